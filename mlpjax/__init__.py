@@ -1,0 +1,60 @@
+"""mlpjax: the multi-layer perceptron in JAX, its gradients derived by hand and proved.
+
+Names load on first use: ``import mlpjax`` alone imports no jax.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlpjax.activations import ACTIVATIONS, Activation
+    from mlpjax.checkpoint import Model, load, save
+    from mlpjax.config import Config
+    from mlpjax.errors import ConfigError, DataError, InputError, ModelFileError
+    from mlpjax.heads import HEADS, Head
+    from mlpjax.initializers import INITIALIZERS
+    from mlpjax.mlp import (
+        apply_update,
+        autodiff,
+        backward,
+        decide,
+        forward,
+        input_gradient,
+        loss,
+        predict,
+    )
+    from mlpjax.parameters import Aux, Batch, Layer, init
+    from mlpjax.penalties import PENALTIES, Penalty
+    from mlpjax.train import FitResult, TrainState, accumulate, evaluate, fit
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "activations": ("ACTIVATIONS", "Activation"),
+    "checkpoint": ("Model", "load", "save"),
+    "config": ("Config",),
+    "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
+    "heads": ("HEADS", "Head"),
+    "initializers": ("INITIALIZERS",),
+    "mlp": ("apply_update", "autodiff", "backward", "decide", "forward", "input_gradient", "loss", "predict"),
+    "parameters": ("Aux", "Batch", "Layer", "init"),
+    "penalties": ("PENALTIES", "Penalty"),
+    "train": ("FitResult", "TrainState", "accumulate", "evaluate", "fit"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted([*_MODULE_OF, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mlpjax' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mlpjax.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

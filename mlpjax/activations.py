@@ -1,0 +1,355 @@
+"""The activation functions g, each beside its derivative g′ derived by hand.
+
+Every function here works element by element on an array ``z`` of any shape and keeps its float dtype.
+`ACTIVATIONS` maps a name to the record `Activation(f, df, df_dslope)`: being in the table is being selectable,
+documented and tested.
+
+Two rules hold for all of them:
+
+* **Kinks.** ReLU′(0) = 0; leaky ReLU′(0) = PReLU′(0) = 1 with slope gradient 0; ELU′(0) = 1; SELU′(0) = its
+  scale 1.0507; step′ = 0 everywhere. The forward functions are written so that autodiff says the same, with no
+  derivative rule attached: autodiff then really is a second opinion.
+* **NaN passes**: ``f(nan)`` is NaN, so that divergence cannot hide behind a comparison.
+
+Source: lecture, section *Activation functions*, and its list of activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import pi, sqrt
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+LEAKY_SLOPE = 0.01
+PRELU_START = 0.25
+"""Start value of the learnt slope (He et al. 2015)."""
+ELU_ALPHA = 1.0
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+_GELU_CUBIC = 0.044715
+
+
+class Activation(NamedTuple):
+    """An activation and its derivatives.
+
+    ``f(z)`` and ``df(z)`` are g and g′. An activation with a learnt slope takes it as a second argument,
+    ``f(z, slope)``, ``df(z, slope)``, and has ``df_dslope(z)``, its derivative with respect to the slope.
+    """
+
+    f: Callable[..., jax.Array]
+    df: Callable[..., jax.Array]
+    df_dslope: Callable[[jax.Array], jax.Array] | None = None
+
+
+def identity(z: jax.Array) -> jax.Array:
+    """g(z) = z. Source: ``act-identity``.
+
+    >>> identity(jnp.array([-2.0, 3.0]))
+    Array([-2.,  3.], dtype=float32)
+    """
+    return z
+
+
+def identity_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = 1. Source: ``act-identity``.
+
+    >>> identity_derivative(jnp.array([-2.0, 3.0]))
+    Array([1., 1.], dtype=float32)
+    """
+    return jnp.ones_like(z)
+
+
+def binary_step(z: jax.Array) -> jax.Array:
+    """g(z) = 1 if z ≥ 0 else 0 (the threshold unit; g(0) = 1). Source: ``act-binary-step``.
+
+    >>> binary_step(jnp.array([-2.0, 0.0, 3.0]))
+    Array([0., 1., 1.], dtype=float32)
+    """
+    return jnp.where(jnp.isnan(z), z, (z >= 0).astype(z.dtype))
+
+
+def binary_step_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = 0, also at 0 by convention: nothing can be learnt through it. Source: ``err-step-0``.
+
+    >>> binary_step_derivative(jnp.array([-2.0, 0.0, 3.0]))
+    Array([0., 0., 0.], dtype=float32)
+    """
+    return jnp.zeros_like(z)
+
+
+def sigmoid(z: jax.Array) -> jax.Array:
+    """σ(z) = 1/(1 + e^−z), in (0, 1). Source: ``act-sigmoid``.
+
+    >>> sigmoid(jnp.array([0.0, -1e4]))
+    Array([0.5, 0. ], dtype=float32)
+    """
+    return jax.lax.logistic(z)
+
+
+def sigmoid_derivative(z: jax.Array) -> jax.Array:
+    """σ′(z) = σ(z)(1 − σ(z)) = a(1 − a), at most ¼. Source: ``act-sigmoid-deriv``.
+
+    >>> sigmoid_derivative(jnp.array([0.0, 1e4]))
+    Array([0.25, 0.  ], dtype=float32)
+    """
+    a = sigmoid(z)
+    return a * (1 - a)
+
+
+def tanh(z: jax.Array) -> jax.Array:
+    """Tanh z = (e^z − e^−z)/(e^z + e^−z), in (−1, 1). Source: ``act-tanh``.
+
+    >>> tanh(jnp.array([0.0, 800.0]))
+    Array([0., 1.], dtype=float32)
+    """
+    return jnp.tanh(z)
+
+
+def tanh_derivative(z: jax.Array) -> jax.Array:
+    """tanh′(z) = 1 − tanh²(z) = 1 − a². Source: ``act-tanh-deriv``.
+
+    >>> tanh_derivative(jnp.array([0.0, 800.0]))
+    Array([1., 0.], dtype=float32)
+    """
+    a = jnp.tanh(z)
+    # 1 − a² as a product: the square would lose what is left near saturation
+    return (1 - a) * (1 + a)
+
+
+def arctan(z: jax.Array) -> jax.Array:
+    """g(z) = arctan z, in (−π/2, π/2). Source: ``act-arctan``.
+
+    >>> arctan(jnp.array([0.0, 1.0])).round(4)
+    Array([0.    , 0.7854], dtype=float32)
+    """
+    return jnp.arctan(z)
+
+
+def arctan_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = 1/(z² + 1). Source: ``act-arctan``.
+
+    >>> arctan_derivative(jnp.array([0.0, 1.0]))
+    Array([1. , 0.5], dtype=float32)
+    """
+    return 1 / (z * z + 1)
+
+
+def relu(z: jax.Array) -> jax.Array:
+    """g(z) = max(0, z). Source: ``act-relu``.
+
+    >>> relu(jnp.array([-2.0, 3.0]))
+    Array([0., 3.], dtype=float32)
+    """
+    # not jnp.maximum, whose autodiff derivative at 0 is ½; NaN fails the comparison and passes
+    return jnp.where(z <= 0, 0, z)
+
+
+def relu_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = 1 for z > 0 and 0 for z < 0; 0 at 0 by convention. Source: ``act-relu-deriv``, ``err-relu-0``.
+
+    >>> relu_derivative(jnp.array([-2.0, 0.0, 3.0]))
+    Array([0., 0., 1.], dtype=float32)
+    """
+    return jnp.where(z <= 0, 0, jnp.ones_like(z))
+
+
+def leaky_relu(z: jax.Array) -> jax.Array:
+    """g(z) = z for z ≥ 0, 0.01 z for z < 0. Source: ``act-leaky``.
+
+    >>> leaky_relu(jnp.array([-2.0, 3.0]))
+    Array([-0.02,  3.  ], dtype=float32)
+    """
+    return jnp.where(z < 0, LEAKY_SLOPE * z, z)
+
+
+def leaky_relu_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = 1 for z > 0, 0.01 for z < 0; 1 at 0 by convention. Source: ``act-leaky-deriv``, ``err-leaky-0``.
+
+    >>> leaky_relu_derivative(jnp.array([-2.0, 0.0, 3.0]))
+    Array([0.01, 1.  , 1.  ], dtype=float32)
+    """
+    return jnp.where(z < 0, LEAKY_SLOPE, jnp.ones_like(z))
+
+
+def prelu(z: jax.Array, slope: jax.Array) -> jax.Array:
+    """g(z) = z for z ≥ 0, slope · z for z < 0, with a learnt slope per unit (He et al. 2015).
+
+    The piecewise form: the lecture's max(slope · z, z) holds only for slope ≤ 1. ``slope`` has the shape of
+    the last axis of ``z``, ``(n_l,)``. Source: ``act-prelu``, ``err-prelu-max``.
+
+    >>> prelu(jnp.array([[-2.0, 3.0]]), jnp.array([0.25, 0.25]))
+    Array([[-0.5,  3. ]], dtype=float32)
+    """
+    return jnp.where(z < 0, _row(slope, z) * z, z)
+
+
+def prelu_derivative(z: jax.Array, slope: jax.Array) -> jax.Array:
+    """∂g/∂z = 1 for z > 0, slope for z < 0; 1 at 0 by convention. Source: ``act-prelu-deriv``.
+
+    >>> prelu_derivative(jnp.array([[-2.0, 0.0]]), jnp.array([0.25, 0.25]))
+    Array([[0.25, 1.  ]], dtype=float32)
+    """
+    return jnp.where(z < 0, _row(slope, z), jnp.ones_like(z))
+
+
+def prelu_slope_derivative(z: jax.Array) -> jax.Array:
+    """∂g/∂slope = min(0, z), which is 0 at 0. Source: ``act-prelu-dalpha``.
+
+    >>> prelu_slope_derivative(jnp.array([-2.0, 0.0, 3.0]))
+    Array([-2.,  0.,  0.], dtype=float32)
+    """
+    return jnp.where(z < 0, z, 0)
+
+
+def elu(z: jax.Array) -> jax.Array:
+    """g(z) = z for z ≥ 0, e^z − 1 for z < 0 (Clevert et al. 2016, α = 1). Source: ``act-elu``.
+
+    >>> elu(jnp.array([-1e4, 0.0, 1e4]))
+    Array([-1.e+00,  0.e+00,  1.e+04], dtype=float32)
+    """
+    return jnp.where(z < 0, ELU_ALPHA * jnp.expm1(_negative_part(z)), z)
+
+
+def elu_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = 1 for z ≥ 0 (at 0 by convention), e^z for z < 0. Source: ``act-elu-deriv``, ``err-elu-0``.
+
+    >>> elu_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([0., 1., 1.], dtype=float32)
+    """
+    return jnp.where(z < 0, ELU_ALPHA * jnp.exp(_negative_part(z)), 1)
+
+
+def selu(z: jax.Array) -> jax.Array:
+    """g(z) = λz for z ≥ 0, λα(e^z − 1) for z < 0, with λ = 1.0507, α = 1.6733 (Klambauer et al. 2017).
+
+    λ and α make mean 0 and variance 1 a fixed point under LeCun initialisation.
+
+    >>> selu(jnp.array([-1e4, 0.0, 1.0]))
+    Array([-1.7580993,  0.       ,  1.050701 ], dtype=float32)
+    """
+    return jnp.where(z < 0, SELU_SCALE * SELU_ALPHA * jnp.expm1(_negative_part(z)), SELU_SCALE * z)
+
+
+def selu_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = λ for z ≥ 0 (at 0 by convention), λα e^z for z < 0 (Klambauer et al. 2017).
+
+    >>> selu_derivative(jnp.array([-1e4, 0.0, 1.0]))
+    Array([0.      , 1.050701, 1.050701], dtype=float32)
+    """
+    return jnp.where(z < 0, SELU_SCALE * SELU_ALPHA * jnp.exp(_negative_part(z)), SELU_SCALE)
+
+
+def softplus(z: jax.Array) -> jax.Array:
+    """g(z) = log(1 + e^z), computed without overflow. Source: ``act-softplus``, ``err-softplus-stable``.
+
+    >>> softplus(jnp.array([0.0, 1e4]))
+    Array([6.931472e-01, 1.000000e+04], dtype=float32)
+    """
+    return jnp.logaddexp(z, 0)
+
+
+def softplus_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = σ(z). Source: ``act-softplus-deriv``.
+
+    >>> softplus_derivative(jnp.array([0.0, 1e4]))
+    Array([0.5, 1. ], dtype=float32)
+    """
+    return sigmoid(z)
+
+
+def gelu(z: jax.Array) -> jax.Array:
+    """g(z) = z Φ(z), Φ the standard normal distribution function (Hendrycks & Gimpel 2016, exact form).
+
+    >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
+    Array([   -0.,     0., 10000.], dtype=float32)
+    """
+    return z * _normal_cdf(z)
+
+
+def gelu_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = Φ(z) + z φ(z), φ the standard normal density.
+
+    >>> gelu_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    density = jnp.exp(-z * z / 2) / sqrt(2 * pi)
+    return _normal_cdf(z) + z * density
+
+
+def gelu_tanh(z: jax.Array) -> jax.Array:
+    """g(z) = ½z(1 + tanh u), u = √(2/π)(z + 0.044715 z³) (Hendrycks & Gimpel 2016, tanh form).
+
+    >>> gelu_tanh(jnp.array([-1e4, 0.0, 1e4]))
+    Array([   -0.,     0., 10000.], dtype=float32)
+    """
+    return z / 2 * (1 + jnp.tanh(_gelu_argument(z)))
+
+
+def gelu_tanh_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = ½(1 + tanh u) + ½z(1 − tanh² u) u′, u′ = √(2/π)(1 + 3 · 0.044715 z²).
+
+    >>> gelu_tanh_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    t = jnp.tanh(_gelu_argument(z))
+    du = sqrt(2 / pi) * (1 + 3 * _GELU_CUBIC * z * z)
+    return (1 + t) / 2 + z / 2 * (1 - t) * (1 + t) * du
+
+
+def silu(z: jax.Array) -> jax.Array:
+    """g(z) = z σ(z), also called swish (Elfwing et al. 2018).
+
+    >>> silu(jnp.array([-1e4, 0.0, 1e4]))
+    Array([   -0.,     0., 10000.], dtype=float32)
+    """
+    return z * sigmoid(z)
+
+
+def silu_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = σ(z) + z σ(z)(1 − σ(z)).
+
+    >>> silu_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    a = sigmoid(z)
+    return a + z * a * (1 - a)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": Activation(identity, identity_derivative),
+    "binary_step": Activation(binary_step, binary_step_derivative),
+    "sigmoid": Activation(sigmoid, sigmoid_derivative),
+    "tanh": Activation(tanh, tanh_derivative),
+    "arctan": Activation(arctan, arctan_derivative),
+    "relu": Activation(relu, relu_derivative),
+    "leaky_relu": Activation(leaky_relu, leaky_relu_derivative),
+    "prelu": Activation(prelu, prelu_derivative, prelu_slope_derivative),
+    "elu": Activation(elu, elu_derivative),
+    "selu": Activation(selu, selu_derivative),
+    "softplus": Activation(softplus, softplus_derivative),
+    "gelu": Activation(gelu, gelu_derivative),
+    "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative),
+    "silu": Activation(silu, silu_derivative),
+}
+
+
+def _negative_part(z: jax.Array) -> jax.Array:
+    # autodiff also differentiates the branch not taken: e^z must be finite there (``trap-where-exp``)
+    return jnp.where(z < 0, z, 0)
+
+
+def _normal_cdf(z: jax.Array) -> jax.Array:
+    # erfc keeps full relative precision in the lower tail
+    return jax.lax.erfc(-z / sqrt(2)) / 2
+
+
+def _gelu_argument(z: jax.Array) -> jax.Array:
+    return sqrt(2 / pi) * (z + _GELU_CUBIC * z * z * z)
+
+
+def _row(slope: jax.Array, z: jax.Array) -> jax.Array:
+    """Give a per-unit slope ``(n_l,)`` the rank of ``z``: nothing is promoted silently."""
+    return jnp.reshape(slope, (1,) * (z.ndim - jnp.ndim(slope)) + jnp.shape(slope))

@@ -1,0 +1,69 @@
+"""Checks of shapes while tracing (free at run time), and of values where they are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlpjax.config import Config
+from mlpjax.errors import DataError, InputError
+from mlpjax.parameters import Params, State
+
+
+def row_weights(weight: Any, m: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
+    """``p (m,)`` with pᵢ = wᵢ/Σw, by which a row counts, and Σw; without weights 1/m and m.
+
+    With Σw = 0 every p is 0: nothing counts. Raises `DataError` for a wrong shape, and for a weight that is
+    negative or not finite.
+
+    >>> row_weights(jnp.array([1.0, 3.0]), 2, jnp.float32)
+    (Array([0.25, 0.75], dtype=float32), Array(4., dtype=float32))
+    """
+    if weight is None:
+        return jnp.full(m, 1 / max(m, 1), dtype), jnp.asarray(m, dtype)
+    if jnp.shape(weight) != (m,):
+        raise DataError(f"weight has shape {jnp.shape(weight)}: expected ({m},), one per row of x")
+    _check_weight_values(weight)
+    weight = jnp.asarray(weight, dtype)
+    weight_sum = jnp.sum(weight)
+    return weight / jnp.where(weight_sum > 0, weight_sum, 1), weight_sum
+
+
+def check_input(config: Config, params: Params, state: State, x: Any, train: bool, key: jax.Array | None) -> jax.Array:
+    """Return ``x`` in the parameters' dtype, or say which of x, params, state or key does not fit the config."""
+    x = jnp.asarray(x)
+    n_0 = config.sizes[0]
+    if x.ndim != 2 or x.shape[1] != n_0:
+        raise DataError(f"x has shape {x.shape}: expected (m, {n_0}), as sizes[0] = {n_0}; one row per example")
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise DataError(f"x has dtype {x.dtype}: expected real numbers")
+    shapes = tuple(jnp.shape(layer.W) for layer in params)
+    expected = tuple(zip(config.sizes[:-1], config.sizes[1:], strict=True))
+    if shapes != expected:
+        raise InputError(f"params have weights of shapes {shapes}: the config's sizes expect {expected}")
+    norms = config.depth - 1 if config.batch_norm else 0
+    if len(state) != norms:
+        raise InputError(f"state has {len(state)} records of batch-norm: the config expects {norms}; see mlpjax.init")
+    if train and key is None and config.has_dropout:
+        raise InputError("training with dropout draws masks: give a key, key=jax.random.key(…), or train=False")
+    return x.astype(params[0].W.dtype)
+
+
+def check_rows(x: jax.Array, y: jax.Array) -> None:
+    """Raise `DataError` unless x and y have the same number of rows."""
+    if x.shape[0] != y.shape[0]:
+        raise DataError(f"x has {x.shape[0]} rows and y has {y.shape[0]}: expected one label per example")
+
+
+def _check_weight_values(weight: Any) -> None:
+    try:
+        values = np.asarray(weight)
+    except jax.errors.TracerArrayConversionError:
+        return
+    bad = ~((values >= 0) & np.isfinite(values))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(f"weight is {values[row]} in row {row}: expected finite numbers ≥ 0")

@@ -1,0 +1,35 @@
+"""The errors that mlpjax raises for what a person gave it; all are `ValueError`s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something given by the caller is wrong: the message says what was got, what was expected, what to do."""
+
+
+class ConfigError(InputError):
+    """A value of `mlpjax.Config` or of a training option is out of its range."""
+
+
+class DataError(InputError):
+    """A data set, or a batch, is not what the network or the reader expects."""
+
+
+class ModelFileError(InputError):
+    """A model file is damaged, is not a model file, or is from another format version."""
+
+
+def unknown_name(what: str, got: object, known: Iterable[str]) -> str:
+    """Word the message for a name that no table has.
+
+    >>> unknown_name("activation", "rleu", ["relu", "tanh"])
+    "unknown activation 'rleu': did you mean 'relu'? known: relu, tanh"
+    """
+    import difflib
+
+    known = list(known)
+    close = difflib.get_close_matches(str(got), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {what} {got!r}: {hint}known: {', '.join(known)}"

@@ -1,0 +1,275 @@
+"""The heads: what the output layer means, for each type of problem.
+
+A head is a link ŷ(z), a loss Lᵢ(z, y), its derivative ∂Lᵢ/∂z derived by hand, a decision and a metric. Losses
+take **scores** z, not probabilities: they stay finite for any finite score, where ``log ŷ`` would be −∞. Lᵢ
+sums over the outputs; neither Lᵢ nor ``dz`` has a 1/m: the row weight is applied once, in `mlpjax.backward`.
+
+| head | link | loss per example | ∂Lᵢ/∂z |
+|---|---|---|---|
+| `binary`, `multilabel` | σ(z) | −Σ_o y_o log ŷ_o + (1 − y_o) log(1 − ŷ_o) | ŷ − y |
+| `multiclass` | softmax(z) | −Σ_c y_c log ŷ_c | ŷ Σ_c y_c − y |
+| `regression` | z | ½ Σ_c (ŷ_c − y_c)² | ŷ − y |
+| `regression_relu` | relu(z) | ½ Σ_c (ŷ_c − y_c)² | (ŷ − y) ⊙ relu′(z) |
+
+Inside a head ``z`` and ``y`` are both ``(m, n_L)``; `target_matrix` brings labels to that form.
+
+Source: lecture, section *Types of problems*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlpjax.activations import relu, relu_derivative, sigmoid, softplus
+from mlpjax.errors import DataError
+
+
+class Head(NamedTuple):
+    """One type of problem.
+
+    ``link(z)`` is Ŷ ``(m, n_L)``; ``loss(z, y)`` is Lᵢ ``(m,)``; ``dz(z, y)`` is ∂Lᵢ/∂zᵢ ``(m, n_L)``;
+    ``decide(yhat)`` are the decisions; ``metric(z, y)`` is a score per example ``(m,)`` whose weighted mean is
+    reported as ``metric_name``.
+    """
+
+    link: Callable[[jax.Array], jax.Array]
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    dz: Callable[[jax.Array, jax.Array], jax.Array]
+    decide: Callable[[jax.Array], jax.Array]
+    metric: Callable[[jax.Array, jax.Array], jax.Array]
+    metric_name: str
+    higher_is_better: bool
+
+
+def sigmoid_cross_entropy(z: jax.Array, y: jax.Array) -> jax.Array:
+    """Lᵢ = −Σ_o [y_o log σ(z_o) + (1 − y_o) log(1 − σ(z_o))], from scores; ``(m, n_L) → (m,)``.
+
+    With −log σ(z) = softplus(−z) and −log(1 − σ(z)) = softplus(z). An infinite score on the right side costs 0.
+    Source: ``prob-ml-loss``, ``trap-maxabs``, ``trap-prob-bce``.
+
+    >>> sigmoid_cross_entropy(jnp.array([[0.0], [1e4]]), jnp.array([[1.0], [0.0]]))
+    Array([6.931472e-01, 1.000000e+04], dtype=float32)
+    """
+    # 0 · ∞ is kept out: a label of exactly 0 or 1 uses one term only
+    on = jnp.where(y != 0, y * softplus(-z), 0)
+    off = jnp.where(y != 1, (1 - y) * softplus(z), 0)
+    return jnp.sum(on + off, axis=1)
+
+
+def sigmoid_cross_entropy_dz(z: jax.Array, y: jax.Array) -> jax.Array:
+    """∂Lᵢ/∂z = ŷ − y with ŷ = σ(z). Source: ``prob-ml-back-dz``.
+
+    >>> sigmoid_cross_entropy_dz(jnp.array([[0.0], [1e4]]), jnp.array([[1.0], [0.0]]))
+    Array([[-0.5],
+           [ 1. ]], dtype=float32)
+    """
+    return sigmoid(z) - y
+
+
+def softmax(z: jax.Array) -> jax.Array:
+    """ŷ_c = e^{z_c} / Σ_o e^{z_o}, row by row, the row maximum taken off first. Source: ``prob-mc-softmax``.
+
+    >>> softmax(jnp.array([[0.0, 0.0], [1e4, 0.0]]))
+    Array([[0.5, 0.5],
+           [1. , 0. ]], dtype=float32)
+    """
+    e = jnp.exp(z - _row_max(z))
+    return e / jnp.sum(e, axis=1, keepdims=True)
+
+
+def softmax_cross_entropy(z: jax.Array, y: jax.Array) -> jax.Array:
+    """Lᵢ = −Σ_c y_c log ŷ_c with ŷ = softmax(z), from scores; ``(m, K) → (m,)``. Source: ``prob-mc-loss``.
+
+    >>> softmax_cross_entropy(jnp.array([[0.0, 0.0], [1e4, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+    Array([6.931472e-01, 1.000000e+04], dtype=float32)
+    """
+    shifted = z - _row_max(z)
+    log_yhat = shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=1, keepdims=True))
+    # a class with y_c = 0 does not count, even at z_c = −∞
+    return -jnp.sum(jnp.where(y != 0, y * log_yhat, 0), axis=1)
+
+
+def softmax_cross_entropy_dz(z: jax.Array, y: jax.Array) -> jax.Array:
+    """∂Lᵢ/∂z_o = ŷ_o Σ_c y_c − y_o, which is ŷ − y as labels sum to 1. Source: ``prob-mc-back-simplify``.
+
+    >>> softmax_cross_entropy_dz(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]]))
+    Array([[-0.5,  0.5]], dtype=float32)
+    """
+    return softmax(z) * jnp.sum(y, axis=1, keepdims=True) - y
+
+
+def squared_error(z: jax.Array, y: jax.Array) -> jax.Array:
+    """Lᵢ = ½ Σ_c (z_c − y_c)²; ``(m, n_L) → (m,)``. Source: ``prob-reg-loss``, ``err-reg-sign``.
+
+    >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]]))
+    Array([2.5], dtype=float32)
+    """
+    return jnp.sum((z - y) ** 2, axis=1) / 2
+
+
+def squared_error_dz(z: jax.Array, y: jax.Array) -> jax.Array:
+    """∂Lᵢ/∂z = ŷ − y with ŷ = z. Source: ``prob-canonical``.
+
+    >>> squared_error_dz(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]]))
+    Array([[1., 2.]], dtype=float32)
+    """
+    return z - y
+
+
+def relu_squared_error(z: jax.Array, y: jax.Array) -> jax.Array:
+    """Lᵢ = ½ Σ_c (relu(z_c) − y_c)², for targets ≥ 0; ``(m, n_L) → (m,)``. Source: ``prob-reg-relu-out``.
+
+    >>> relu_squared_error(jnp.array([[-1.0, 3.0]]), jnp.array([[0.0, 1.0]]))
+    Array([2.], dtype=float32)
+    """
+    return squared_error(relu(z), y)
+
+
+def relu_squared_error_dz(z: jax.Array, y: jax.Array) -> jax.Array:
+    """∂Lᵢ/∂z = (relu(z) − y) ⊙ relu′(z): zero where z ≤ 0. Source: ``prob-reg-relu-out``.
+
+    >>> relu_squared_error_dz(jnp.array([[-1.0, 3.0]]), jnp.array([[0.0, 1.0]]))
+    Array([[0., 2.]], dtype=float32)
+    """
+    return (relu(z) - y) * relu_derivative(z)
+
+
+def _identity(z: jax.Array) -> jax.Array:
+    return z
+
+
+def _decide_each(yhat: jax.Array) -> jax.Array:
+    return (yhat >= 0.5).astype(jnp.int32)
+
+
+def _decide_one(yhat: jax.Array) -> jax.Array:
+    return _decide_each(yhat)[:, 0]
+
+
+def _decide_class(yhat: jax.Array) -> jax.Array:
+    return jnp.argmax(yhat, axis=1).astype(jnp.int32)
+
+
+def _all_labels_right(z: jax.Array, y: jax.Array) -> jax.Array:
+    # decided on the score: σ(−1e-17) rounds to ½ (``trap-decide-on-prob``)
+    return jnp.all((z >= 0) == (y >= 0.5), axis=1).astype(z.dtype)
+
+
+def _class_right(z: jax.Array, y: jax.Array) -> jax.Array:
+    return (jnp.argmax(z, axis=1) == jnp.argmax(y, axis=1)).astype(z.dtype)
+
+
+def _mean_square(z: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.mean((z - y) ** 2, axis=1)
+
+
+def _relu_mean_square(z: jax.Array, y: jax.Array) -> jax.Array:
+    return _mean_square(relu(z), y)
+
+
+HEADS: dict[str, Head] = {
+    "binary": Head(
+        sigmoid, sigmoid_cross_entropy, sigmoid_cross_entropy_dz,
+        _decide_one, _all_labels_right, "accuracy", True,
+    ),
+    "multilabel": Head(
+        sigmoid, sigmoid_cross_entropy, sigmoid_cross_entropy_dz,
+        _decide_each, _all_labels_right, "exact_match", True,
+    ),
+    "multiclass": Head(
+        softmax, softmax_cross_entropy, softmax_cross_entropy_dz,
+        _decide_class, _class_right, "accuracy", True,
+    ),
+    "regression": Head(
+        _identity, squared_error, squared_error_dz, _identity, _mean_square, "mse", False
+    ),
+    "regression_relu": Head(
+        relu, relu_squared_error, relu_squared_error_dz, _identity, _relu_mean_square, "mse", False
+    ),
+}  # fmt: skip
+
+
+def target_matrix(head: str, y: jax.Array, n_L: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Bring labels to the form that the heads use: ``(m, n_L)`` of ``dtype``.
+
+    Args:
+        head: the head's name.
+        y: integer ``(m,)`` or ``(m, 1)`` for ``binary``; integer ``(m,)``, or one-hot or soft ``(m, K)`` rows
+            that sum to 1, for ``multiclass``; ``(m, n_L)`` for ``multilabel`` and regression, where ``(m,)`` is
+            accepted if n_L = 1.
+        n_L: the number of outputs.
+        dtype: of the result.
+
+    Raises:
+        DataError: for any other shape or dtype, and for a label outside the classes. Under ``jit``, where a
+            value cannot raise, a row with such a label becomes NaN, and so do the loss and its gradient.
+
+    >>> target_matrix("multiclass", jnp.array([2, 0]), 3, jnp.float32)
+    Array([[0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    y = jnp.asarray(y)
+    _check_target_shape(head, y, n_L)
+    _check_target_values(head, y, n_L)
+    if head == "multiclass" and y.ndim == 1:
+        classes = jnp.arange(n_L, dtype=y.dtype)
+        matrix = (y[:, None] == classes[None, :]).astype(dtype)
+        inside = (y >= 0) & (y < n_L)
+        return jnp.where(inside[:, None], matrix, jnp.nan)
+    matrix = jnp.reshape(y, (y.shape[0], n_L)).astype(dtype)
+    if head.startswith("regression"):
+        return matrix
+    return jnp.where((matrix >= 0) & (matrix <= 1), matrix, jnp.nan)
+
+
+def _check_target_shape(head: str, y: jax.Array, n_L: int) -> None:
+    if head == "multiclass":
+        right = y.ndim == 1 or y.shape[1:] == (n_L,)
+        expected = f"integer (m,) or one-hot (m, {n_L})"
+    else:
+        right = y.shape[1:] == (n_L,) or (y.ndim == 1 and n_L == 1)
+        expected = f"(m, {n_L})" + (" or (m,)" if n_L == 1 else "")
+    if y.ndim == 0 or not right:
+        raise DataError(f"y has shape {y.shape}: head {head!r} with {n_L} outputs expects {expected}")
+    if head == "multiclass" and y.ndim == 1 and not jnp.issubdtype(y.dtype, jnp.integer):
+        raise DataError(f"y has dtype {y.dtype}: class labels (m,) must be integers 0 to {n_L - 1}")
+
+
+def _check_target_values(head: str, y: jax.Array, n_L: int) -> None:
+    """Check the labels' range on the host, where they have values."""
+    if head.startswith("regression"):
+        return
+    try:
+        labels = np.asarray(y)
+    except jax.errors.TracerArrayConversionError:
+        return
+    if head == "multiclass" and labels.ndim == 1:
+        bad = np.asarray((labels < 0) | (labels >= n_L))
+        expected = f"0 to {n_L - 1} for {n_L} classes"
+    else:
+        bad = ~((labels >= 0) & (labels <= 1)).reshape(len(labels), -1).all(axis=1)
+        expected = "0 or 1"
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(
+            f"y has a label outside the classes: {labels[row].tolist()!r} in row {row}, expected {expected}"
+        )
+    if head == "multiclass" and labels.ndim == 2:
+        sums = labels.astype(np.float64).sum(axis=1)
+        bad = np.abs(sums - 1) > 1e-3
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise DataError(
+                f"row {row} of y sums to {sums[row]:g}: classes exclude each other, so one-hot or soft labels sum "
+                "to 1 (several true labels at once: head='multilabel')"
+            )
+
+
+def _row_max(z: jax.Array) -> jax.Array:
+    # a constant shift of a row changes nothing (``prob-mc-redundancy``), so neither does its derivative
+    return jax.lax.stop_gradient(jnp.max(z, axis=1, keepdims=True))
