@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlpjax.errors import ConfigError, DataError, InputError, ModelFileError
     from mlpjax.heads import HEADS, Head
     from mlpjax.initializers import INITIALIZERS
+    from mlpjax.loop import Progress, evaluate
     from mlpjax.mlp import (
         apply_update,
         autodiff,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     )
     from mlpjax.parameters import Aux, Batch, Layer, init
     from mlpjax.penalties import PENALTIES, Penalty
-    from mlpjax.train import FitResult, TrainState, accumulate, evaluate, fit
+    from mlpjax.step import TrainState, accumulate
+    from mlpjax.train import FitResult, fit
 
 __version__ = "0.1.0"
 
@@ -38,10 +40,12 @@ _HOME = {
     "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
     "heads": ("HEADS", "Head"),
     "initializers": ("INITIALIZERS",),
+    "loop": ("Progress", "evaluate"),
     "mlp": ("apply_update", "autodiff", "backward", "decide", "forward", "input_gradient", "loss", "predict"),
     "parameters": ("Aux", "Batch", "Layer", "init"),
     "penalties": ("PENALTIES", "Penalty"),
-    "train": ("FitResult", "TrainState", "accumulate", "evaluate", "fit"),
+    "step": ("TrainState", "accumulate"),
+    "train": ("FitResult", "fit"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.config import Config
-from mlpjax.errors import DataError, InputError
-from mlpjax.parameters import Params, State
+from mlpjax.errors import ConfigError, DataError, InputError
+from mlpjax.heads import target_matrix
+from mlpjax.parameters import Batch, Params, State
+from mlpjax.preprocess import check_finite
 
 
 def row_weights(weight: Any, m: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
@@ -52,10 +54,41 @@ def check_input(config: Config, params: Params, state: State, x: Any, train: boo
     return x.astype(params[0].W.dtype)
 
 
-def check_rows(x: jax.Array, y: jax.Array) -> None:
+def check_rows(x: Any, y: Any) -> None:
     """Raise `DataError` unless x and y have the same number of rows."""
     if x.shape[0] != y.shape[0]:
         raise DataError(f"x has {x.shape[0]} rows and y has {y.shape[0]}: expected one label per example")
+
+
+def check_batch(config: Config, batch: Batch, name: str) -> Batch:
+    """Check every value of a data set on the host, once, before training; returns it as arrays on the device.
+
+    Raises `DataError` naming ``name`` and the place of what is wrong.
+    """
+    x, y = np.asarray(batch.x), np.asarray(batch.y)
+    if x.ndim != 2 or x.shape[1] != config.sizes[0]:
+        raise DataError(f"{name}: x has shape {x.shape}: expected (m, {config.sizes[0]}), one row per example")
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{name}: x has dtype {x.dtype}: expected real numbers")
+    if x.shape[0] == 0:
+        raise DataError(f"{name} has no rows: expected at least one example")
+    check_finite(x, f"{name}: x")
+    if y.dtype.kind not in "fiub":
+        raise DataError(f"{name}: y has dtype {y.dtype}: expected numbers; encode labels as integers 0, 1, …")
+    try:
+        check_rows(x, target_matrix(config.head, y, config.sizes[-1], jnp.float32))
+        row_weights(batch.weight, x.shape[0], jnp.float32)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    check_finite(y, f"{name}: y")
+    weight = None if batch.weight is None else jnp.asarray(batch.weight)
+    return Batch(jnp.asarray(x), jnp.asarray(y), weight)
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise `ConfigError` unless ``value`` is an integer ≥ 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+        raise ConfigError(f"{name} is {value!r}: expected an integer ≥ 1")
 
 
 def _check_weight_values(weight: Any) -> None:

@@ -221,4 +221,6 @@ def _plain(value: Any) -> Any:
     """Turn tuples and array scalars into what JSON knows."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if getattr(value, "ndim", 0) > 0:
+        raise ConfigError(f"a config with an array of rates, {value!r}, is a population: take one member's numbers")
     return value.tolist() if hasattr(value, "tolist") else value

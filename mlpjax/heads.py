@@ -19,7 +19,7 @@ Source: lecture, section *Types of problems*.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +194,7 @@ HEADS: dict[str, Head] = {
 }  # fmt: skip
 
 
-def target_matrix(head: str, y: jax.Array, n_L: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike) -> jax.Array:
     """Bring labels to the form that the heads use: ``(m, n_L)`` of ``dtype``.
 
     Args:
@@ -249,10 +249,10 @@ def _check_target_values(head: str, y: jax.Array, n_L: int) -> None:
     except jax.errors.TracerArrayConversionError:
         return
     if head == "multiclass" and labels.ndim == 1:
-        bad = np.asarray((labels < 0) | (labels >= n_L))
+        bad = (labels < 0) | (labels >= n_L)
         expected = f"0 to {n_L - 1} for {n_L} classes"
     else:
-        bad = ~((labels >= 0) & (labels <= 1)).reshape(len(labels), -1).all(axis=1)
+        bad = ((labels < 0) | (labels > 1) | (labels != labels)).reshape(len(labels), -1).any(axis=1)
         expected = "0 or 1"
     if bad.any():
         row = int(np.argmax(bad))
@@ -261,9 +261,9 @@ def _check_target_values(head: str, y: jax.Array, n_L: int) -> None:
         )
     if head == "multiclass" and labels.ndim == 2:
         sums = labels.astype(np.float64).sum(axis=1)
-        bad = np.abs(sums - 1) > 1e-3
-        if bad.any():
-            row = int(np.argmax(bad))
+        off = np.abs(sums - 1) > 1e-3
+        if off.any():
+            row = int(np.argmax(off))
             raise DataError(
                 f"row {row} of y sums to {sums[row]:g}: classes exclude each other, so one-hot or soft labels sum "
                 "to 1 (several true labels at once: head='multilabel')"

@@ -193,7 +193,9 @@ def batch_norm_update(state: BatchNormState, mean: jax.Array, var: jax.Array) ->
     (Array([5.], dtype=float32), Array([3.], dtype=float32))
     """
     count = state.count + 1
-    new = (1 - BATCH_NORM_MOMENTUM) / (1 - BATCH_NORM_MOMENTUM ** count.astype(mean.dtype))
+    # in one dtype throughout, so that the first weight is exactly 1
+    momentum = jnp.asarray(BATCH_NORM_MOMENTUM, mean.dtype)
+    new = (1 - momentum) / (1 - momentum ** count.astype(mean.dtype))
     return BatchNormState(mean=(1 - new) * state.mean + new * mean, var=(1 - new) * state.var + new * var, count=count)
 
 

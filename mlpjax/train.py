@@ -1,0 +1,204 @@
+"""Training: `fit` runs chunks of compiled steps, epoch by epoch, and keeps the record.
+
+What happens between two chunks (progress, validation, Ctrl-C) cannot change the numbers: the order of an epoch
+depends on (key, epoch) only, and step t draws from ``fold_in(key, t)``.
+
+Source: lecture, section *Types of training*: batch (``batch_size=m``), mini-batch, and stochastic (1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mlpjax.checks import check_batch, check_count
+from mlpjax.config import Config
+from mlpjax.errors import ConfigError, InputError
+from mlpjax.loop import History, Loop, Progress, Run, StopReason, evaluate
+from mlpjax.mlp import backward
+from mlpjax.parameters import Batch, Params, State, init
+from mlpjax.preprocess import class_weights, sample_weights
+from mlpjax.step import GradFn, TrainState
+
+
+class FitResult(NamedTuple):
+    """What `fit` returns.
+
+    ``params`` and ``state`` are from the end of epoch ``epoch`` (the best one under early stopping; 0 is the
+    start; one more than the completed epochs when Ctrl-C came during an epoch); ``opt_state`` is the last one.
+    ``history`` has one list per column, one entry per completed epoch. ``stop_reason`` says why training
+    ended, ``message`` in words. When it diverged, ``diverged_at`` is the (epoch, step), from 1, at which the
+    loss stopped being finite, and ``params`` are the last with which it was finite.
+    """
+
+    params: Params
+    state: State
+    opt_state: Any
+    history: History
+    epoch: int
+    stop_reason: StopReason
+    message: str
+    diverged_at: tuple[int, int] | None
+    seconds_compile: float
+    seconds_train: float
+
+
+def fit(
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    train_data: Batch,
+    *,
+    epochs: int,
+    batch_size: int,
+    key: jax.Array,
+    grad_fn: GradFn = backward,
+    valid_data: Batch | None = None,
+    params: Params | None = None,
+    state: State | None = None,
+    opt_state: Any = None,
+    class_weight: Sequence[float] | Literal["balanced"] | None = None,
+    patience: int | None = None,
+    monitor: Literal["loss", "metric"] = "loss",
+    callback: Callable[[Progress], bool | None] | None = None,
+) -> FitResult:
+    """Train a network.
+
+    Args:
+        config: the network.
+        optimizer: any `optax.GradientTransformation`; schedules and clipping are optax's
+            (``optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))``).
+        train_data: examples, labels and, if wanted, weights.
+        epochs: how often each example is seen.
+        batch_size: examples per step; at most the number of examples. The last, smaller batch is padded and
+            masked: no example is dropped.
+        key: the one source of randomness; the same key gives the same bits.
+        grad_fn: `mlpjax.backward`, `mlpjax.autodiff`, or `mlpjax.accumulate` of one.
+        valid_data: examples to evaluate after each epoch.
+        params: where to start; `mlpjax.init` by default.
+        state: batch-norm statistics to start from; those of `mlpjax.init` by default.
+        opt_state: the optimiser's state to start from; ``optimizer.init(params)`` by default.
+        class_weight: one weight per class, or ``"balanced"`` (m/(K m_c)); multiplies the weights of
+            ``train_data``, not of ``valid_data``.
+        patience: stop when the monitored validation value has not improved for this many epochs, and return
+            the parameters of the best epoch.
+        monitor: the validation ``"loss"`` (lower is better) or the head's ``"metric"``.
+        callback: called with a `Progress` after each chunk; training stops if it returns true.
+
+    Returns:
+        A `FitResult`. The columns of its history: ``epoch``; ``train_loss`` (data loss) and ``train_metric``,
+        means over the batches of the epoch while it trained; ``penalty``, its mean over the steps;
+        ``valid_loss``, ``valid_metric``; ``seconds`` since the start of training. All means are weighted by
+        weight sums.
+
+    Ctrl-C ends training after the running chunk with a usable result; a second one raises KeyboardInterrupt.
+
+    Raises:
+        InputError: (a `ValueError`) for data that does not fit the config, a value that is not finite, a label
+            outside the classes, a count below 1, or ``binary_step``, through which nothing can be learnt.
+
+    Source: ``deep-train``, ``train-minibatch``, ``train-shuffle``.
+
+    >>> config = mlpjax.Config(sizes=(2, 8, 1), activation="tanh", head="binary")
+    >>> xor = Batch(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0]))
+    >>> result = mlpjax.fit(config, optax.adam(0.05), xor, epochs=300, batch_size=4, key=jax.random.key(0))
+    >>> mlpjax.decide(config, mlpjax.predict(config, result.params, result.state, xor.x))
+    Array([0, 1, 1, 0], dtype=int32)
+    """
+    if "binary_step" in config.activations:
+        raise ConfigError(
+            "activation 'binary_step' cannot be trained: its derivative is 0 everywhere, so no gradient reaches "
+            "the layers before it; use 'sigmoid', a smooth step"
+        )
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
+    if monitor not in ("loss", "metric"):
+        raise ConfigError(f"monitor is {monitor!r}: expected 'loss' or 'metric'")
+    if patience is not None:
+        check_count("patience", patience)
+        if valid_data is None:
+            raise InputError("patience (early stopping) watches validation data: give valid_data")
+    train_data = _with_class_weight(config, check_batch(config, train_data, "train_data"), class_weight)
+    valid_data = None if valid_data is None else check_batch(config, valid_data, "valid_data")
+
+    if params is None or state is None:
+        new_params, new_state = init(config, key)
+        params, state = params or new_params, new_state if state is None else state
+    opt_state = optimizer.init(params) if opt_state is None else opt_state
+
+    run = Run(config, optimizer, grad_fn, train_data, batch_size, epochs, key)
+    seconds_compile = run.compile(TrainState(params, state, opt_state))
+    if valid_data is not None:
+        started = time.perf_counter()
+        evaluate(config, params, state, valid_data)
+        seconds_compile += time.perf_counter() - started
+
+    loop = Loop(run, TrainState(params, state, opt_state), valid_data, patience, monitor, callback)
+    started = time.perf_counter()
+    with _interruptible() as interrupted:
+        loop.train(interrupted)
+    jax.block_until_ready(loop.now)
+    epoch, kept = loop.kept()
+    return FitResult(
+        params=kept.params,
+        state=kept.state,
+        opt_state=loop.now.opt_state,
+        history=loop.history,
+        epoch=epoch,
+        stop_reason=loop.stop_reason,
+        message=loop.message,
+        diverged_at=loop.diverged_at,
+        seconds_compile=seconds_compile,
+        seconds_train=time.perf_counter() - started,
+    )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event; the second raises KeyboardInterrupt as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    if before is not signal.default_int_handler:  # somebody else's handler stays
+        yield event
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _with_class_weight(config: Config, data: Batch, class_weight: Sequence[float] | str | None) -> Batch:
+    """Class weights become sample weights."""
+    if class_weight is None:
+        return data
+    y = np.asarray(data.y)
+    if config.head not in ("binary", "multiclass") or y.ndim != 1:
+        raise InputError(
+            f"class_weight needs integer class labels (m,): head {config.head!r} has y of shape {y.shape}; "
+            "give weights in the batch instead"
+        )
+    n_classes = 2 if config.head == "binary" else config.sizes[-1]
+    if isinstance(class_weight, str) and class_weight != "balanced":
+        raise ConfigError(f"class_weight is {class_weight!r}: expected 'balanced' or one number per class")
+    per_class = class_weights(y, n_classes) if isinstance(class_weight, str) else np.asarray(class_weight, float)
+    if per_class.shape != (n_classes,) or not (np.isfinite(per_class) & (per_class >= 0)).all():
+        raise ConfigError(f"class_weight is {class_weight!r}: expected {n_classes} finite numbers ≥ 0, one per class")
+    weight = jnp.asarray(sample_weights(y, per_class))
+    return data._replace(weight=weight if data.weight is None else weight * data.weight)
