@@ -1,0 +1,373 @@
+"""The user's own data: CSV and NPZ files, read into features and raw target columns.
+
+Every error is one line that names the file, the line (from 1) or row (from 0), the column, and what to do.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import itertools
+import math
+import os
+import re
+import zipfile
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from mlpjax.errors import DataError
+from mlpjax.preprocess import FLOAT32_MAX, check_finite, listed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """What a file holds: features, and targets not yet encoded.
+
+    Args:
+        path: the file, for messages.
+        x: (m, n0), float32; uint8 where the file stores bytes.
+        y: one array (m,) per target: integers, bools, floats, or objects that are `str`.
+        features: the n0 names of the columns of ``x``, or ``None``.
+        targets: the names of the columns of ``y``; the same names select them again.
+        test: the same pair ``(x, y)`` for a test part that the file has.
+        image_shape: the shape of one example that was flattened from two dimensions.
+        lines: (m,) the line of the file on which each example begins, or ``None``.
+    """
+
+    path: str
+    x: np.ndarray
+    y: tuple[np.ndarray, ...]
+    features: tuple[str, ...] | None
+    targets: tuple[str, ...]
+    test: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None
+    image_shape: tuple[int, ...] | None = None
+    lines: np.ndarray | None = None
+
+    def where(self, i: int) -> str:
+        """Word the place of example ``i`` (from 0) for a message."""
+        return f"{self.path}, row {i} (from 0)" if self.lines is None else f"{self.path}, line {self.lines[i]}"
+
+
+def read_csv(
+    path: str | os.PathLike[str],
+    targets: Sequence[str],
+    *,
+    features: Sequence[str] | None = None,
+    text_targets: bool = False,
+) -> Table:
+    r"""Read a table of numbers with a header line; comma, semicolon or tab, whichever splits that line most.
+
+    A first line of numbers only is data: its columns are named "0", "1", …. Blank lines are skipped. A target
+    is integers if every cell is a whole number ("3" or "3.0"), floats if every cell is a number, else text.
+
+    Args:
+        path: a file in UTF-8.
+        targets: the names of the columns to predict; "-1" is the last column, "-2" the one before it.
+        features: the columns of ``x``, in this order; other columns are ignored. ``None``: all but the targets.
+        text_targets: leave the targets as the text that the file has.
+
+    Raises:
+        DataError: the file cannot be read as such a table.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "own.csv")
+    ...     _ = path.write_text("height,width,kind\n1,2,cat\n3,4,dog\n")
+    ...     table = read_csv(path, ["kind"])
+    >>> table.features, table.x.tolist(), table.y[0].tolist()
+    (('height', 'width'), [[1.0, 2.0], [3.0, 4.0]], ['cat', 'dog'])
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            return _read_table(path, file, targets, features, text_targets)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
+
+
+def read_npz(path: str | os.PathLike[str], targets: Sequence[str] = ()) -> Table:
+    """Read the arrays ``x`` and ``y`` (or ``X``, ``Y``) of an ``.npz`` file, never running code from it.
+
+    ``x`` is (m, …) numbers and is flattened to (m, n0). ``y`` is (m,), or (m, n_L) for n_L targets, which are
+    then named ``y[0]``, ``y[1]``, …. Arrays ``x_test`` and ``y_test`` are the test part.
+
+    Args:
+        path: the file.
+        targets: other arrays to use as ``y``, or one column of such an array: ``labels``, ``y[1]``.
+
+    Raises:
+        DataError: the file is damaged, holds Python objects, lacks an array, or the arrays do not fit.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "own.npz")
+    ...     np.savez(path, x=np.eye(2), y=np.array(["cat", "dog"]))
+    ...     table = read_npz(path)
+    >>> table.targets, table.x.tolist(), table.y[0].tolist()
+    (('y',), [[1.0, 0.0], [0.0, 1.0]], ['cat', 'dog'])
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise DataError(f"{path}: is no .npz file, or a damaged one: write it with numpy.savez")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return _read_archive(path, archive, targets)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
+
+
+def _read_archive(path: str, archive: NpzFile, targets: Sequence[str]) -> Table:
+    key = "X" if "X" in archive and "x" not in archive else "x"
+    x, image_shape = _npz_x(path, archive, key)
+    names = tuple(targets) or (("Y",) if "Y" in archive and "y" not in archive else ("y",))
+    y, labels = _npz_y(path, archive, names, "", len(x))
+    test = None
+    if f"{key}_test" in archive or any(f"{_base(name)}_test" in archive for name in names):
+        x_test, _ = _npz_x(path, archive, f"{key}_test")
+        y_test, _ = _npz_y(path, archive, names, "_test", len(x_test))
+        if x_test.shape[1] != x.shape[1] or len(y_test) != len(y):
+            raise DataError(
+                f"{path}: {key} has {x.shape[1]} features and {len(y)} targets, {key}_test has "
+                f"{x_test.shape[1]} and {len(y_test)}: store both parts alike"
+            )
+        test = x_test, y_test
+    return Table(path=path, x=x, y=y, features=None, targets=labels, test=test, image_shape=image_shape)
+
+
+def _read_table(
+    path: str, file: BinaryIO, targets: Sequence[str], features: Sequence[str] | None, text_targets: bool
+) -> Table:
+    rows = _rows(path, file)
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{path}: is empty: expected a header line and one line per example")
+    line, columns = first[0], [cell.strip() for cell in first[1]]
+    if all(is_number(cell) for cell in columns):
+        rows = itertools.chain([first], rows)
+        columns = [str(k) for k in range(len(columns))]
+    target_names, feature_names = _choose(path, line, columns, targets, features)
+    at = {name: k for k, name in enumerate(columns)}
+    target_at = [at[name] for name in target_names]
+    feature_at = [at[name] for name in feature_names]
+    # arrays grow by appending and take 4 bytes a number; the text of a row is dropped at once
+    x, lines = array("f"), array("q")
+    cells: list[list[str]] = [[] for _ in target_at]
+    for line, row in rows:
+        if len(row) != len(columns):
+            raise DataError(
+                f"{path}, line {line}: has {len(row)} cells, the first line has {len(columns)}: "
+                "give every line the same columns, and quote text that has the delimiter in it"
+            )
+        values = _numbers([row[k] for k in feature_at])
+        if values is None:
+            raise _bad_cell(path, line, row, columns, feature_at)
+        x.extend(values)
+        for column, k in zip(cells, target_at, strict=True):
+            if not (cell := row[k].strip()):
+                raise DataError(f"{path}, line {line}, column {columns[k]!r}: is empty: fill it or remove the line")
+            column.append(cell)
+        lines.append(line)
+    if not lines:
+        raise DataError(f"{path}: has a header line and no data: expected one line per example")
+    y = [
+        np.array(column, dtype=object) if text_targets else _target(path, name, column, lines)
+        for name, column in zip(target_names, cells, strict=True)
+    ]
+    return Table(
+        path=path,
+        x=np.frombuffer(x, dtype=np.float32).reshape(len(lines), -1),
+        y=tuple(y),
+        features=feature_names,
+        targets=target_names,
+        lines=np.frombuffer(lines, dtype=np.int64),
+    )
+
+
+def _rows(path: str, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not blank with the line on which it begins."""
+    lines = _lines(path, file)
+    head: list[str] = []
+    for text in lines:
+        head.append(text)
+        if text.strip():
+            break
+    delimiter = max(",;\t", key=lambda d: len(next(csv.reader(head[-1:], delimiter=d), [])))
+    reader = csv.reader(itertools.chain(head, lines), delimiter=delimiter, skipinitialspace=True, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{path}, line {line}: is not CSV ({error}): check the quotes") from error
+        if len(row) > 1 or any(cell.strip() for cell in row):
+            yield line, row
+
+
+def _lines(path: str, file: BinaryIO) -> Iterator[str]:
+    """Decode line by line, so that an error can name its line."""
+    for number, line in enumerate(file, 1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number}: is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+        yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _choose(
+    path: str, line: int, columns: list[str], targets: Sequence[str], features: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the target columns and of the feature columns."""
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}, line {line}: two columns are named {twice[0]!r}: rename one")
+    if not targets:
+        raise DataError(f"{path}: no target is given: name the column to predict, one of {listed(columns)}")
+    chosen = tuple(_resolve(path, columns, name) for name in targets)
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"{path}: a target is given twice ({', '.join(chosen)}): name each column once")
+    if features is not None:
+        missing = [repr(name) for name in features if name not in columns]
+        if missing:
+            raise DataError(
+                f"{path}: lacks the feature columns {listed(missing)}, which the model was trained on; "
+                f"columns: {listed(columns)}"
+            )
+        return chosen, tuple(features)
+    rest = tuple(name for name in columns if name not in chosen)
+    if not rest:
+        raise DataError(f"{path}: has no feature column: every column is a target ({', '.join(chosen)})")
+    if "" in rest:
+        # an index written by pandas would leak the order of the rows
+        raise DataError(f"{path}, line {line}: column {columns.index('') + 1} has no name: name it, or remove it")
+    return chosen, rest
+
+
+def _resolve(path: str, columns: list[str], name: str) -> str:
+    if name in columns:
+        return name
+    if re.fullmatch(r"-\d+", name) and 1 <= -int(name) <= len(columns):
+        return columns[int(name)]
+    close = difflib.get_close_matches(name, columns, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise DataError(f"{path}: has no column {name!r}: {hint}columns: {listed(columns)}")
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell reads as a number, nan and inf included.
+
+    >>> is_number("-1e3"), is_number("1_000"), is_number("")
+    (True, False, False)
+    """
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # Python's own notation, not a table's
+
+
+def _numbers(cells: list[str]) -> list[float] | None:
+    """Read the cells of a row, or return ``None`` where one is no finite number of float32."""
+    try:
+        values = list(map(float, cells))
+    except ValueError:
+        return None
+    # the sum is finite only if all are; this runs once per row, not once per cell
+    fit = math.isfinite(sum(values)) and max(values) <= FLOAT32_MAX and min(values) >= -FLOAT32_MAX
+    return values if fit and "_" not in "".join(cells) else None
+
+
+def _bad_cell(path: str, line: int, row: list[str], columns: list[str], at: Iterable[int]) -> DataError:
+    """Word the error for the first cell among ``at`` that is no finite number of float32."""
+    k = next(k for k in at if _numbers([row[k]]) is None)
+    cell, place = row[k].strip(), f"{path}, line {line}, column {columns[k]!r}"
+    if not cell:
+        return DataError(f"{place}: is empty: fill it, remove the line, or remove the column")
+    if is_number(cell):
+        return DataError(f"{place}: {cell} is no finite number of float32: correct it or remove the line")
+    return DataError(
+        f"{place}: {cell!r} is text, features are numbers: correct it, make it a target, or remove the column"
+    )
+
+
+def _target(path: str, name: str, cells: list[str], lines: Sequence[int]) -> np.ndarray:
+    """Make a target column of integers, of floats, or of text."""
+    if not all(is_number(cell) for cell in cells):
+        return np.array(cells, dtype=object)
+    numbers = [float(cell) for cell in cells]
+    for value, line in zip(numbers, lines, strict=True):
+        if not abs(value) <= FLOAT32_MAX:
+            raise DataError(
+                f"{path}, line {line}, column {name!r}: {value} is no finite number of float32: "
+                "correct it or remove the line"
+            )
+    if all(value.is_integer() and abs(value) < 2.0**63 for value in numbers):
+        # int(cell) keeps the digits that a float has not
+        return np.array([int(c) if c.lstrip("+-").isdigit() else int(float(c)) for c in cells], dtype=np.int64)
+    return np.array(numbers)
+
+
+def _npz_x(path: str, archive: NpzFile, key: str) -> tuple[np.ndarray, tuple[int, ...] | None]:
+    x = _array(path, archive, key)
+    if x.dtype.kind not in "biuf" or x.ndim < 2 or x.size == 0:
+        raise DataError(f"{path}: {key} has the shape {x.shape} of {x.dtype}: expected numbers (examples, features)")
+    image_shape = x.shape[1:] if x.ndim == 3 else None
+    x = x.reshape(len(x), -1)
+    check_finite(x, f"{path}: {key}")
+    return x if x.dtype == np.uint8 else x.astype(np.float32), image_shape
+
+
+def _npz_y(
+    path: str, archive: NpzFile, names: Sequence[str], suffix: str, m: int
+) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
+    """Return the target columns and their names."""
+    columns: dict[str, np.ndarray] = {}
+    for name in names:
+        base = _base(name)
+        key = base + suffix
+        y = _array(path, archive, key)
+        if y.dtype.kind not in "biufU" or y.ndim not in (1, 2) or len(y) != m or y.size == 0:
+            raise DataError(
+                f"{path}: {key} has the shape {y.shape} of {y.dtype}: expected numbers or text, ({m},) or "
+                f"({m}, targets), for the {m} rows of x{suffix}"
+            )
+        check_finite(y, f"{path}: {key}")
+        y = y.astype(object) if y.dtype.kind == "U" else y
+        if name != base:
+            j = int(name[len(base) + 1 : -1])
+            if y.ndim == 1 or j >= y.shape[1]:
+                raise DataError(f"{path}: {key} has the shape {y.shape}, and no column {j}: columns count from 0")
+            columns[name] = y[:, j]
+        elif y.ndim == 2 and y.shape[1] != 1:
+            columns |= {f"{name}[{j}]": y[:, j] for j in range(y.shape[1])}
+        else:
+            columns[name] = y.reshape(m)
+    return tuple(columns.values()), tuple(columns)
+
+
+def _base(name: str) -> str:
+    """Return the array of a target: ``y`` of ``y[1]``."""
+    return re.sub(r"\[\d+\]$", "", name)
+
+
+def _array(path: str, archive: NpzFile, key: str) -> np.ndarray:
+    if key not in archive:
+        raise DataError(f"{path}: has no array {key!r}; it holds: {listed(archive) or 'nothing'}")
+    try:
+        # a member that is no .npy comes as bytes
+        return np.asarray(archive[key])
+    except (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: the array {key!r} cannot be read ({error}); it holds: {listed(archive)}; "
+            "write plain arrays with numpy.savez"
+        ) from error
