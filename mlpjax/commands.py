@@ -1,0 +1,332 @@
+"""What the commands do, and how they show it: the one place that prints.
+
+Results go to stdout (a table) and to ``--json``; progress and messages go to stderr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlpjax.checkpoint import load, save, versions
+from mlpjax.config import Config
+from mlpjax.data import Dataset, load_dataset, load_for_model, n_outputs
+from mlpjax.errors import ConfigError, DataError, ModelFileError
+from mlpjax.files import atomic_write
+from mlpjax.heads import HEADS
+from mlpjax.loop import Progress as FitProgress
+from mlpjax.loop import evaluate as evaluate_batch
+from mlpjax.mlp import autodiff, backward
+from mlpjax.optim import make_optimizer
+from mlpjax.options import EvaluateOptions, TrainOptions
+from mlpjax.parameters import Batch, Params, State
+from mlpjax.preprocess import SCALERS, stratified_split
+from mlpjax.step import accumulate
+from mlpjax.train import FitResult, fit
+
+OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def train(options: TrainOptions, started: float) -> int:
+    """Run ``mlpjax train`` and return its exit code. ``started`` is when the process began its work."""
+    dataset = load_dataset(
+        options.data,
+        targets=options.target,
+        head=options.head,
+        data_dir=None if options.data_dir is None else str(options.data_dir),
+        download=options.download,
+        seed=options.seed,
+    )
+    parts = _split(dataset, options.test_fraction, options.valid_fraction, options.seed)
+    scaler = SCALERS[_scale(options, dataset)](parts["train"][0])
+    batches = {name: Batch(scaler.transform(x), y) for name, (x, y) in parts.items()}
+    config = _config(options, dataset)
+    steps = options.epochs * -(-len(parts["train"][0]) // options.batch_size)
+    grad_fn = backward if options.grad == "hand" else autodiff
+    _say(_describe(dataset, parts, config))
+    with _progress(options.epochs, HEADS[config.head].metric_name) as callback:
+        result = fit(
+            config,
+            make_optimizer(options.optimizer, options.lr, schedule=options.schedule, steps=steps, clip=options.clip),
+            batches["train"],
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            key=jax.random.key(options.seed),
+            grad_fn=grad_fn if options.accumulate == 1 else accumulate(grad_fn, options.accumulate),
+            valid_data=batches.get("valid"),
+            class_weight=None if options.class_weight == "none" else options.class_weight,
+            patience=options.patience,
+            monitor=options.monitor,
+            callback=callback,
+        )
+    scores = {name: _score(config, result.params, result.state, batch) for name, batch in batches.items()}
+    if options.save is not None:
+        info = {
+            "data": options.data,
+            "data_sha256": _data_fingerprint(dataset),
+            "seed": options.seed,
+            "test_fraction": options.test_fraction,
+            "epoch": result.epoch,
+            "stop_reason": result.stop_reason,
+        }
+        save(
+            options.save, config, result.params, result.state, preprocessing=scaler, info=info,
+            classes=dataset.classes, features=dataset.features, targets=dataset.targets,
+        )  # fmt: skip
+    report = _train_report(options, dataset, parts, config, result, scores, started)
+    _finish(options.json, report)
+    _show_training(report, scores, options)
+    if result.stop_reason in ("diverged", "interrupted"):
+        saved = "" if options.save is None else f"; they are saved in {options.save}"
+        print(f"mlpjax: {result.message}{saved}", file=sys.stderr)
+        return BAD_INPUT if result.stop_reason == "diverged" else INTERRUPTED
+    if result.stop_reason != "finished":
+        _say(result.message)
+    return OK
+
+
+def evaluate(options: EvaluateOptions, started: float) -> int:
+    """Run ``mlpjax evaluate`` and return its exit code. ``started`` is when the process began its work."""
+    model = load(options.model)
+    data = options.data if options.data is not None else model.info.get("data")
+    if not isinstance(data, str):
+        raise ConfigError("the model does not say what data it was trained on: give --data")
+    dataset = load_for_model(
+        data,
+        head=model.config.head,
+        classes=model.classes,
+        features=model.features,
+        targets=options.target or model.targets or (),
+        data_dir=None if options.data_dir is None else str(options.data_dir),
+        seed=_info(model.info, "seed", int, 0),
+    )
+    own = _data_fingerprint(dataset) == model.info.get("data_sha256")
+    x, y = _part(dataset, options.part, own, model.info)
+    if x.shape[1] != model.config.sizes[0]:
+        raise DataError(f"{dataset.name}: has {x.shape[1]} features, the model was trained on {model.config.sizes[0]}")
+    if model.preprocessing is not None:
+        x = model.preprocessing.transform(x)
+    scores = _score(model.config, model.params, model.state, Batch(np.asarray(x, np.float32), y))
+    metric = HEADS[model.config.head].metric_name
+    report = {
+        "model": str(options.model),
+        "data": data,
+        "examples": len(y),
+        "metric": metric,
+        **scores,
+        "seconds_total": time.perf_counter() - started,
+        "versions": versions(),
+    }
+    _finish(options.json, report)
+    table = _table(f"{options.model} on {dataset.name}")
+    table.add_row("examples", f"{len(y):,}")
+    for name, value in scores.items():
+        table.add_row(name, _number(value))
+    Console().print(table)
+    return OK
+
+
+def _split(
+    dataset: Dataset, test_fraction: float, valid_fraction: float, seed: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Cut the data into train, valid (if wanted) and test; a test part of the set's own is kept.
+
+    Four rows of a truth table cannot be split: a logic gate is tested on what it was trained on.
+    """
+    parts = {"train": (dataset.x, dataset.y)}
+    if dataset.test is not None:
+        parts["test"] = dataset.test
+    elif len(dataset.x) <= 4:
+        parts["test"] = parts["train"]
+    else:
+        keep, held = stratified_split(dataset.y, test_fraction, seed)
+        parts = {"train": (dataset.x[keep], dataset.y[keep]), "test": (dataset.x[held], dataset.y[held])}
+    if valid_fraction > 0:
+        x, y = parts["train"]
+        keep, held = stratified_split(y, valid_fraction, seed)
+        parts |= {"train": (x[keep], y[keep]), "valid": (x[held], y[held])}
+    return parts
+
+
+def _part(dataset: Dataset, part: str, own: bool, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the examples to evaluate."""
+    if part == "all" or (part == "auto" and not own):
+        return dataset.x, dataset.y
+    fraction = _info(info, "test_fraction", float, 0.2)
+    return _split(dataset, fraction, 0.0, _info(info, "seed", int, 0))["test"]
+
+
+def _info(info: dict[str, Any], name: str, kind: type[int] | type[float], default: Any) -> Any:
+    """Read what a model file says of its training, which anybody may have written."""
+    value = info.get(name, default)
+    if not isinstance(value, kind) or isinstance(value, bool) or value < 0:
+        raise ModelFileError(f"the model file says {name} = {value!r}: expected a {kind.__name__} ≥ 0")
+    return value
+
+
+def _scale(options: TrainOptions, dataset: Dataset) -> str:
+    if options.scale != "auto":
+        return options.scale
+    return "standardise" if dataset.image_shape is None else "minmax"
+
+
+def _config(options: TrainOptions, dataset: Dataset) -> Config:
+    rates = tuple(rate or None for rate in options.dropout)
+    activation = options.activation
+    return Config(
+        sizes=(dataset.x.shape[1], *options.hidden, n_outputs(dataset)),
+        activation=activation[0] if len(activation) == 1 else activation,
+        head=dataset.head,
+        init=options.init,
+        bias=options.bias,
+        batch_norm=options.batch_norm,
+        dropout=None if not rates else rates[0] if len(rates) == 1 else rates,
+        l1=options.l1 or None,
+        l2=options.l2 or None,
+        compute_dtype=options.compute_dtype,
+    )
+
+
+def _score(config: Config, params: Params, state: State, batch: Batch) -> dict[str, float]:
+    """The loss, the head's metric and, for regression, R² = 1 − Σ(ŷ − y)²/Σ(y − ȳ)²."""
+    values = evaluate_batch(config, params, state, batch)
+    scores = {"loss": values["loss"], HEADS[config.head].metric_name: values["metric"]}
+    if config.head.startswith("regression"):
+        variance = float(np.mean((batch.y - batch.y.mean(axis=0)) ** 2))
+        scores["r2"] = 1 - values["metric"] / variance if variance > 0 else float("nan")
+    return scores
+
+
+def _train_report(
+    options: TrainOptions,
+    dataset: Dataset,
+    parts: dict[str, tuple[np.ndarray, np.ndarray]],
+    config: Config,
+    result: FitResult,
+    scores: dict[str, dict[str, float]],
+    started: float,
+) -> dict[str, Any]:
+    settings = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(options).items()}
+    return {
+        "data": dataset.name,
+        "examples": {name: len(y) for name, (_, y) in parts.items()},
+        "classes": None if dataset.classes is None else list(dataset.classes),
+        "config": config.to_dict(),
+        "options": settings,
+        "grad": options.grad,
+        "seed": options.seed,
+        "metric": HEADS[config.head].metric_name,
+        **{f"{part}_{name}": value for part, values in scores.items() for name, value in values.items()},
+        "epoch": result.epoch,
+        "stop_reason": result.stop_reason,
+        "message": result.message,
+        "diverged_at": result.diverged_at,
+        "history": result.history,
+        "parameters": _n_parameters(result.params),
+        "parameters_sha256": _fingerprint(jax.tree.leaves(result.params)),
+        "device": jax.devices()[0].device_kind,
+        "seconds_compile": result.seconds_compile,
+        "seconds_train": result.seconds_train,
+        "seconds_total": time.perf_counter() - started,
+        "versions": versions(),
+    }
+
+
+def _n_parameters(params: Params) -> int:
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(params))
+
+
+def _fingerprint(arrays: Iterable[Any]) -> str:
+    """SHA-256 over the bytes of arrays: equal if and only if every bit is."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _data_fingerprint(dataset: Dataset) -> str:
+    return _fingerprint((dataset.x, dataset.y, *(dataset.test or ())))
+
+
+def _finish(path: Path | None, report: dict[str, Any]) -> None:
+    """Write the report; JSON has no NaN or infinity, so those become null."""
+    if path is not None:
+        atomic_write(path, (json.dumps(_finite(report), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _describe(dataset: Dataset, parts: dict[str, tuple[np.ndarray, np.ndarray]], config: Config) -> str:
+    counts = ", ".join(f"{len(y):,} {name}" for name, (_, y) in parts.items())
+    classes = "" if dataset.classes is None else f" of {len(dataset.classes)} classes"
+    return f"{dataset.name}: {config.head}{classes}, {counts}; network {'-'.join(map(str, config.sizes))}"
+
+
+def _show_training(report: dict[str, Any], scores: dict[str, dict[str, float]], options: TrainOptions) -> None:
+    config = report["config"]
+    table = _table(f"{report['data']}, seed {options.seed}")
+    table.add_row("network", "-".join(map(str, config["sizes"])) + f", {report['parameters']:,} parameters")
+    table.add_row("gradient", "derived by hand" if options.grad == "hand" else "jax.grad")
+    table.add_row("epoch", f"{report['epoch']} of {options.epochs}")
+    for part, values in scores.items():
+        for name, value in values.items():
+            table.add_row(f"{part} {name}", _number(value))
+    table.add_row("seconds", f"{report['seconds_train']:.2f} training, {report['seconds_compile']:.2f} compiling")
+    if options.save is not None:
+        table.add_row("saved", str(options.save))
+    Console().print(table)
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if np.isfinite(value) and 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def _progress(epochs: int, metric: str) -> Iterator[Any]:
+    """Show a bar on stderr, where that is a terminal, and yield the callback that moves it."""
+    columns = [
+        TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[values]}"),
+    ]  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("train", total=epochs, values="compiling")
+
+        def callback(progress: FitProgress) -> None:
+            values = f"loss {progress.loss:.4f}"
+            if progress.record is not None:
+                part = "valid" if "valid_metric" in progress.record else "train"
+                values += f", {part} {metric} {progress.record[f'{part}_metric']:.4f}"
+            bar.update(task, completed=progress.epoch - 1 + progress.step / progress.steps, values=values)
+
+        yield callback
