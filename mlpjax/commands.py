@@ -27,13 +27,14 @@ from mlpjax.data import Dataset, load_dataset, load_for_model, n_outputs
 from mlpjax.errors import ConfigError, DataError, ModelFileError
 from mlpjax.files import atomic_write
 from mlpjax.heads import HEADS
+from mlpjax.labels import stratified_split
 from mlpjax.loop import Progress as FitProgress
 from mlpjax.loop import evaluate as evaluate_batch
 from mlpjax.mlp import autodiff, backward
 from mlpjax.optim import make_optimizer
 from mlpjax.options import EvaluateOptions, TrainOptions
 from mlpjax.parameters import Batch, Params, State
-from mlpjax.preprocess import SCALERS, stratified_split
+from mlpjax.preprocess import SCALERS
 from mlpjax.step import accumulate
 from mlpjax.train import FitResult, fit
 

@@ -83,7 +83,7 @@ class Config:
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         set_(self, "sizes", _sizes(self.sizes))
-        if not isinstance(self.activation, str):
+        if isinstance(self.activation, Iterable) and not isinstance(self.activation, str):
             set_(self, "activation", tuple(self.activation))
         if isinstance(self.dropout, list):
             set_(self, "dropout", tuple(self.dropout))
@@ -133,7 +133,7 @@ class Config:
         return cls(**values)
 
     def _check_names(self) -> None:
-        names = [self.activation] if isinstance(self.activation, str) else list(self.activation)
+        names = list(self.activation) if isinstance(self.activation, tuple) else [self.activation]
         for name in names:
             _check_choice("activation", name, get_args(ActivationName))
         if not isinstance(self.activation, str) and len(names) != self.depth - 1:

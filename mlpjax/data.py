@@ -13,9 +13,10 @@ from typing import Any, get_args
 import numpy as np
 
 from mlpjax.config import HeadName
-from mlpjax.errors import DataError, unknown_name
+from mlpjax.errors import DataError, listed, unknown_name
 from mlpjax.idx import load_mnist
-from mlpjax.preprocess import check_finite, check_indices, encode_labels, encode_with, listed
+from mlpjax.labels import check_indices, encode_labels, encode_with
+from mlpjax.preprocess import check_finite
 from mlpjax.tables import Table, is_number, read_csv, read_npz
 from mlpjax.toys import GATES, TOYS, gate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -33,3 +34,13 @@ def unknown_name(what: str, got: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(got), known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown {what} {got!r}: {hint}known: {', '.join(known)}"
+
+
+def listed(names: Iterable[Any], most: int = 20) -> str:
+    """Word a list for a message, cut when it is long.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b, … (3 in all)'
+    """
+    words = [str(name) for name in names]
+    return ", ".join(words) if len(words) <= most else f"{', '.join(words[:most])}, … ({len(words)} in all)"

@@ -22,8 +22,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from mlpjax.errors import DataError
-from mlpjax.preprocess import FLOAT32_MAX, check_finite, listed
+from mlpjax.errors import DataError, listed
+from mlpjax.preprocess import FLOAT32_MAX, check_finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,10 +23,10 @@ import optax
 from mlpjax.checks import check_batch, check_count
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, InputError
+from mlpjax.labels import class_weights, sample_weights
 from mlpjax.loop import History, Loop, Progress, Run, StopReason, evaluate
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch, Params, State, init
-from mlpjax.preprocess import class_weights, sample_weights
 from mlpjax.step import GradFn, TrainState
 
 
