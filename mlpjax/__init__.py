@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlpjax.activations import ACTIVATIONS, Activation
     from mlpjax.checkpoint import Model, load, save
     from mlpjax.config import Config
+    from mlpjax.data import Dataset, load_dataset
     from mlpjax.errors import ConfigError, DataError, InputError, ModelFileError
     from mlpjax.heads import HEADS, Head
     from mlpjax.initializers import INITIALIZERS
@@ -37,6 +38,7 @@ _HOME = {
     "activations": ("ACTIVATIONS", "Activation"),
     "checkpoint": ("Model", "load", "save"),
     "config": ("Config",),
+    "data": ("Dataset", "load_dataset"),
     "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
     "heads": ("HEADS", "Head"),
     "initializers": ("INITIALIZERS",),

@@ -49,6 +49,7 @@ def check_input(config: Config, params: Params, state: State, x: Any, train: boo
     norms = config.depth - 1 if config.batch_norm else 0
     if len(state) != norms:
         raise InputError(f"state has {len(state)} records of batch-norm: the config expects {norms}; see mlpjax.init")
+    _check_vectors(config, params, state)
     if train and key is None and config.has_dropout:
         raise InputError("training with dropout draws masks: give a key, key=jax.random.key(…), or train=False")
     return x.astype(params[0].W.dtype)
@@ -89,6 +90,31 @@ def check_count(name: str, value: int) -> None:
     """Raise `ConfigError` unless ``value`` is an integer ≥ 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise ConfigError(f"{name} is {value!r}: expected an integer ≥ 1")
+
+
+def _check_vectors(config: Config, params: Params, state: State) -> None:
+    """Check what stands beside W: a vector of length 1 would be broadcast, a missing one left out, silently."""
+    for i, (layer, n_l) in enumerate(zip(params, config.sizes[1:], strict=True)):
+        hidden = i < config.depth - 1
+        norm = hidden and config.batch_norm
+        used = {
+            # a network without b is one with b = 0
+            "b": config.bias and not norm and layer.b is not None,
+            "gamma": norm,
+            "beta": norm,
+            "slope": hidden and config.activations[i] == "prelu",
+        }
+        for name, present in used.items():
+            _check_vector(f"params[{i}].{name}", getattr(layer, name), (n_l,) if present else None)
+        if norm:
+            _check_vector(f"state[{i}].mean", state[i].mean, (n_l,))
+            _check_vector(f"state[{i}].var", state[i].var, (n_l,))
+
+
+def _check_vector(name: str, value: Any, expected: tuple[int] | None) -> None:
+    got = None if value is None else jnp.shape(value)
+    if got != expected:
+        raise InputError(f"{name} has shape {got}: the config expects {expected}; see mlpjax.init")
 
 
 def _check_weight_values(weight: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import math
 import threading
 import time
 from collections import deque
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mlpjax.checks import check_batch
 from mlpjax.config import Config
 from mlpjax.heads import HEADS
 from mlpjax.parameters import Batch, Params, State
@@ -44,11 +47,19 @@ class Progress(NamedTuple):
 def evaluate(config: Config, params: Params, state: State, data: Batch) -> dict[str, float]:
     """Evaluate without training: ``loss`` (the weighted mean data loss) and ``metric``, the head's.
 
+    Raises:
+        DataError: for data that does not fit the config, as in `mlpjax.fit`.
+
     >>> config = mlpjax.Config(sizes=(2, 3), init="zeros")
     >>> params, state = mlpjax.init(config, jax.random.key(0))
     >>> evaluate(config, params, state, Batch(np.ones((2, 2)), np.array([0, 1])))["metric"]
     0.5
     """
+    return evaluate_checked(config, params, state, check_batch(config, data, "data"))
+
+
+def evaluate_checked(config: Config, params: Params, state: State, data: Batch) -> dict[str, float]:
+    """Evaluate data that was checked before."""
     m = len(data.x)
     n_batches = -(-m // EVALUATION_BATCH)
     rows = batch_rows(np.arange(m), -(-m // n_batches), n_batches)
@@ -164,7 +175,8 @@ class Loop:
             self.recent.append(_Chunk(self.now, rows, epoch, i))
             self.now, report, finite = self.run.take_chunk(self.now, rows, epoch, i)
             self.epoch = epoch
-            if not (finite and np.isfinite(report.J).all()):
+            # a padding step is not taken: its loss does not count
+            if not (finite and np.isfinite(report.J[: _n_steps(self.recent[-1])]).all()):
                 self.diverge(report)
                 return False
             reports.append(report)
@@ -185,10 +197,11 @@ class Loop:
         row = {"epoch": epoch, "train_loss": means["loss"], "train_metric": means["metric"]}
         row["penalty"] = means["penalty"]
         if self.valid_data is not None:
-            valid = evaluate(self.run.config, self.now.params, self.now.state, self.valid_data)
+            valid = evaluate_checked(self.run.config, self.now.params, self.now.state, self.valid_data)
             row |= {"valid_loss": valid["loss"], "valid_metric": valid["metric"]}
             higher = self.monitor == "metric" and HEADS[self.run.config.head].higher_is_better
             score = -valid[self.monitor] if higher else valid[self.monitor]
+            score = math.inf if math.isnan(score) else score
             if self.patience is not None and (self.best is None or score < self.best[0]):
                 self.best = (score, epoch, self.now)
         row["seconds"] = time.perf_counter() - self.started
@@ -223,24 +236,35 @@ class Loop:
         bad = ~np.isfinite(report.J[:n])
         # all of these losses finite: the last update broke the parameters, so the next loss is the first bad one
         at = int(np.argmax(bad)) if bad.any() else n
+        if at > 0 and not self.replay(chunk, at - 1)[1]:
+            # broken earlier, while the loss stayed finite (relu turns −∞ into 0)
+            at = bisect.bisect_left(range(at - 1), True, key=lambda steps: not self.replay(chunk, steps)[1])
         if at == 0 and len(self.recent) == 2:
-            replay = self.recent[0]
-            steps = _n_steps(replay) - 1
+            source = self.recent[0]
+            steps = _n_steps(source) - 1
         else:
-            replay, steps = chunk, max(at - 1, 0)
-        rows = replay.rows.copy()
-        rows[steps:] = -1
-        self.now, _, _ = run.take_chunk(replay.start, rows, replay.epoch, replay.i)
+            source, steps = chunk, max(at - 1, 0)
+        self.now, _ = self.replay(source, steps)
         epoch, step = chunk.epoch, chunk.i * run.chunk + at + 1
         if step > run.steps:
             epoch, step = (epoch + 1, 1) if epoch < run.epochs else (epoch, run.steps)
-        self.epoch = replay.epoch
+        self.epoch = source.epoch
         self.diverged_at = (epoch, step)
+        if self.best is not None and not math.isfinite(self.best[0]):
+            self.best = None
+        kept = "the last ones with a finite loss" if self.best is None else f"those of epoch {self.best[1]}, the best"
         self.stop(
             "diverged",
             f"the loss stopped being finite at epoch {epoch}, step {step} of {run.steps}: try a lower learning "
-            "rate, gradient clipping or scaled inputs; the parameters are the last ones with a finite loss",
+            f"rate, gradient clipping or scaled inputs; the parameters are {kept}",
         )
+
+    def replay(self, chunk: _Chunk, steps: int) -> tuple[TrainState, bool]:
+        """Run the first steps of a chunk again; returns where they lead, and whether that is finite."""
+        rows = chunk.rows.copy()
+        rows[steps:] = -1
+        after, _, finite = self.run.take_chunk(chunk.start, rows, chunk.epoch, chunk.i)
+        return after, finite
 
     def stop(self, reason: StopReason, message: str) -> None:
         """Note why training ends."""

@@ -24,7 +24,7 @@ from mlpjax.checks import check_batch, check_count
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, InputError
 from mlpjax.labels import class_weights, sample_weights
-from mlpjax.loop import History, Loop, Progress, Run, StopReason, evaluate
+from mlpjax.loop import History, Loop, Progress, Run, StopReason, evaluate_checked
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch, Params, State, init
 from mlpjax.step import GradFn, TrainState
@@ -138,7 +138,7 @@ def fit(
     seconds_compile = run.compile(TrainState(params, state, opt_state))
     if valid_data is not None:
         started = time.perf_counter()
-        evaluate(config, params, state, valid_data)
+        evaluate_checked(config, params, state, valid_data)
         seconds_compile += time.perf_counter() - started
 
     loop = Loop(run, TrainState(params, state, opt_state), valid_data, patience, monitor, callback)
