@@ -83,9 +83,12 @@ def save(
     ('cat', 'dog', 'fish')
     """
     _check_fit(config, params, state, InputError)
+    _check_rest(config, preprocessing, classes, features, targets, InputError)
     arrays = {name: np.asarray(value) for name, value in _named_arrays(params, state).items()}
     if preprocessing is not None:
         arrays |= {"preprocessing/shift": preprocessing.shift, "preprocessing/scale": preprocessing.scale}
+    for name, array in arrays.items():
+        _check_dtype(name, array.dtype, InputError)
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -134,8 +137,9 @@ def load(path: str | os.PathLike[str]) -> Model:
         if listed != header["arrays"]:
             raise ModelFileError("its arrays are not those that its header lists")
         return _model(header, arrays)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, zipfile.BadZipFile) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+    except Exception as error:
+        # made up and sealed: zipfile, numpy, json and Config raise a dozen kinds of errors
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ModelFileError(f"{name}: not a model file that mlpjax can use: {reason}") from None
 
 
@@ -171,6 +175,8 @@ def _named_arrays(params: Params, state: State) -> dict[str, Any]:
 
 def _check_fit(config: Config, params: Params, state: State, error: type[InputError]) -> None:
     """Raise unless the shapes of params and state are those of the config."""
+    if len(params) != config.depth:
+        raise error(f"there are parameters of {len(params)} layers: the config expects {config.depth}")
     expected_trees = jax.eval_shape(init, config, jax.random.key(0))
     expected = {name: value.shape for name, value in _named_arrays(*expected_trees).items()}
     got = {name: np.shape(value) for name, value in _named_arrays(params, state).items()}
@@ -179,13 +185,39 @@ def _check_fit(config: Config, params: Params, state: State, error: type[InputEr
             raise error(f"{name} has shape {got.get(name)}: the config expects {expected.get(name)}")
 
 
+def _check_rest(
+    config: Config,
+    preprocessing: Scaler | None,
+    classes: Sequence[Any] | None,
+    features: Sequence[str] | None,
+    targets: Sequence[str] | None,
+    error: type[InputError],
+) -> None:
+    """Raise unless what surrounds the network has its widths."""
+    n_classes = 2 if config.head == "binary" else config.sizes[-1]
+    lists = {"classes": (classes, bool | int | float | str), "features": (features, str), "targets": (targets, str)}
+    for name, (values, kind) in lists.items():
+        if values is None:
+            continue
+        if isinstance(values, str | Mapping) or not all(isinstance(value, kind) for value in values):
+            expected = "text, numbers or bools of Python" if name == "classes" else "names"
+            raise error(f"{name} is {values!r}: expected a list of {expected}")
+    if classes is not None and len(classes) != n_classes:
+        raise error(f"there are {len(classes)} classes: the config expects {n_classes}")
+    if features is not None and len(features) != config.sizes[0]:
+        raise error(f"there are {len(features)} features: the config expects {config.sizes[0]}")
+    if preprocessing is not None and len(preprocessing.shift) != config.sizes[0]:
+        raise error(f"preprocessing is for {len(preprocessing.shift)} features: the config expects {config.sizes[0]}")
+
+
 def _seal(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Pack arrays into the bytes of an ``.npz`` that ends with the digest of all bytes before it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _EARLIEST), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                # not ascontiguousarray, which makes a number a vector
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
         archive.comment = _DIGEST_TAG + b"0" * _DIGEST_LENGTH
     body = buffer.getvalue()[:-_DIGEST_LENGTH]
     return body + hashlib.sha256(body).hexdigest().encode()
@@ -204,8 +236,11 @@ def _check_digest(content: bytes, name: str) -> None:
 
 def _read_arrays(content: bytes) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for member in archive.infolist():
-            # compressed members could unpack to any size
+        members = archive.infolist()
+        # compressed or overlapping members could unpack to any size
+        if sum(member.file_size for member in members) > len(content):
+            raise ModelFileError("its members are larger than the file")
+        for member in members:
             if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
                 raise ModelFileError(f"unexpected member {member.filename!r}")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
@@ -214,8 +249,7 @@ def _read_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 def _model(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
     for name, array in arrays.items():
-        if array.dtype == np.float64 and not name.startswith("preprocessing/") and jnp.result_type(float) != np.float64:
-            raise ModelFileError(f"{name} is float64, which JAX has switched off: set JAX_ENABLE_X64=1")
+        _check_dtype(name, array.dtype, ModelFileError)
     config = Config.from_dict(header["config"])
     params = tuple(Layer(**fields) for fields in _records(arrays, "params"))
     state = tuple(BatchNormState(**fields) for fields in _records(arrays, "state"))
@@ -224,12 +258,28 @@ def _model(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
     if header["preprocessing"] is not None:
         shift, scale = arrays["preprocessing/shift"], arrays["preprocessing/scale"]
         preprocessing = Scaler(kind=header["preprocessing"], shift=shift, scale=scale)
+    used = [*_named_arrays(params, state), *(("preprocessing/shift", "preprocessing/scale") if preprocessing else ())]
+    if extra := arrays.keys() - set(used):
+        raise ModelFileError(f"{min(extra)} is an array that the config has no use for")
+    _check_rest(config, preprocessing, header["classes"], header["features"], header["targets"], ModelFileError)
     classes, features, targets = (
         None if header[key] is None else tuple(header[key]) for key in ("classes", "features", "targets")
     )
     return Model(
         config, params, state, preprocessing, classes, features, targets, dict(header["versions"]), dict(header["info"])
     )
+
+
+def _check_dtype(name: str, dtype: np.dtype, error: type[InputError]) -> None:
+    kind, _, field = name.partition("/")
+    if kind == "preprocessing":
+        expected = ["float64"]
+    else:
+        expected = ["int32"] if field.endswith("/count") else ["float32", "float64"]
+    if dtype.name not in expected:
+        raise error(f"{name} is {dtype.name}: expected {' or '.join(expected)}")
+    if dtype == np.float64 and kind != "preprocessing" and jnp.result_type(float) != np.float64:
+        raise error(f"{name} is float64, which JAX has switched off: set JAX_ENABLE_X64=1")
 
 
 def _records(arrays: Mapping[str, np.ndarray], kind: str) -> list[dict[str, jax.Array]]:

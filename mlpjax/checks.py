@@ -10,9 +10,9 @@ import numpy as np
 
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, DataError, InputError
-from mlpjax.heads import target_matrix
+from mlpjax.heads import check_targets
 from mlpjax.parameters import Batch, Params, State
-from mlpjax.preprocess import check_finite
+from mlpjax.preprocess import FLOAT32_MAX, check_finite
 
 
 def row_weights(weight: Any, m: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
@@ -26,9 +26,7 @@ def row_weights(weight: Any, m: int, dtype: jax.typing.DTypeLike) -> tuple[jax.A
     """
     if weight is None:
         return jnp.full(m, 1 / max(m, 1), dtype), jnp.asarray(m, dtype)
-    if jnp.shape(weight) != (m,):
-        raise DataError(f"weight has shape {jnp.shape(weight)}: expected ({m},), one per row of x")
-    _check_weight_values(weight)
+    _check_weight(weight, m)
     weight = jnp.asarray(weight, dtype)
     weight_sum = jnp.sum(weight)
     return weight / jnp.where(weight_sum > 0, weight_sum, 1), weight_sum
@@ -76,14 +74,16 @@ def check_batch(config: Config, batch: Batch, name: str) -> Batch:
     check_finite(x, f"{name}: x")
     if y.dtype.kind not in "fiub":
         raise DataError(f"{name}: y has dtype {y.dtype}: expected numbers; encode labels as integers 0, 1, …")
+    weight = None if batch.weight is None else np.asarray(batch.weight)
     try:
-        check_rows(x, target_matrix(config.head, y, config.sizes[-1], jnp.float32))
-        row_weights(batch.weight, x.shape[0], jnp.float32)
+        check_targets(config.head, y, config.sizes[-1])
+        check_rows(x, y)
+        if weight is not None:
+            _check_weight(weight, x.shape[0])
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     check_finite(y, f"{name}: y")
-    weight = None if batch.weight is None else jnp.asarray(batch.weight)
-    return Batch(jnp.asarray(x), jnp.asarray(y), weight)
+    return Batch(jnp.asarray(x), jnp.asarray(y), None if weight is None else jnp.asarray(weight))
 
 
 def check_count(name: str, value: int) -> None:
@@ -117,7 +117,9 @@ def _check_vector(name: str, value: Any, expected: tuple[int] | None) -> None:
         raise InputError(f"{name} has shape {got}: the config expects {expected}; see mlpjax.init")
 
 
-def _check_weight_values(weight: Any) -> None:
+def _check_weight(weight: Any, m: int) -> None:
+    if np.shape(weight) != (m,):
+        raise DataError(f"weight has shape {np.shape(weight)}: expected ({m},), one per row of x")
     try:
         values = np.asarray(weight)
     except jax.errors.TracerArrayConversionError:
@@ -126,3 +128,5 @@ def _check_weight_values(weight: Any) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         raise DataError(f"weight is {values[row]} in row {row}: expected finite numbers ≥ 0")
+    if values.sum(dtype=np.float64) > FLOAT32_MAX:
+        raise DataError("the weights sum to more than float32 can hold: scale them down, only their ratios count")

@@ -3,81 +3,150 @@
 The command line, ``mlpjax train`` and ``mlpjax evaluate``.
 
 Arguments are parsed before jax is imported. Whatever a person gave wrong ends as one line on stderr and exit
-code 2; Ctrl-C ends with exit code 130.
+code 2; Ctrl-C ends with exit code 130, also while modules are being imported, which is why `main` imports them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
+import os
 import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
-
-import tyro
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mlpjax.errors import InputError, unknown_name
-from mlpjax.options import Command, EvaluateOptions, TrainOptions
 
-BAD_INPUT, INTERRUPTED = 2, 130
-COMMANDS: dict[str, type] = {"train": TrainOptions, "evaluate": EvaluateOptions}
+if TYPE_CHECKING:
+    from mlpjax.options import Command
+
+OK, READER_LEFT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+COMMANDS = ("train", "evaluate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     started = time.perf_counter()
     try:
-        options = _parse(sys.argv[1:] if argv is None else argv)
-        options.check()
-        from mlpjax import commands
-
+        _print_anything()
+        with deferred_interrupt():
+            options = _parse(sys.argv[1:] if argv is None else argv)
+            options.check()
+            from mlpjax import commands
+            from mlpjax.options import TrainOptions
         if isinstance(options, TrainOptions):
             return commands.train(options, started)
         return commands.evaluate(options, started)
     except InputError as error:
         return _complain(str(error))
+    except BrokenPipeError:
+        return _reader_left()
     except OSError as error:
         return _complain(f"{error.filename or 'file'}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        # jax's own error is a RuntimeError
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _complain(f"not enough memory ({error}): try smaller layers, a smaller --batch-size or --accumulate")
     except KeyboardInterrupt:
         print("mlpjax: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[threading.Event]:
+    """Turn a first Ctrl-C into an event, and into a KeyboardInterrupt only at the end; a second one comes at once.
+
+    Where jax is being imported, or traces or compiles, an exception out of nowhere gets lost, or crashes Python.
+    """
+    interrupted = threading.Event()
+
+    def note(number: int, frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):  # somebody else's handler stays
+        yield interrupted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _print_anything() -> None:
+    """Let stdout replace, as stderr does, the characters that its encoding lacks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _parse(argv: Sequence[str]) -> Command:
     """Parse the arguments; what tyro complains about in a box becomes the one line of an `InputError`."""
+    import tyro
+
+    from mlpjax.options import Command
+
+    def parse() -> Command:
+        return tyro.cli(Command, args=argv, prog="mlpjax", description=__doc__.splitlines()[0])
+
     complaint = io.StringIO()
+    # tyro draws by what stdout is: so that there is one kind of box, it is no terminal here
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(Command, args=argv, prog="mlpjax", description=__doc__.splitlines()[0])
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(plain):
+            return parse()
     except SystemExit as error:
         if error.code in (0, None):
-            raise
+            return parse()
         raise InputError(_one_line(complaint.getvalue(), argv)) from None
 
 
 def _one_line(box: str, argv: Sequence[str]) -> str:
     """Take the first paragraph out of a drawn box, and say what to do."""
     lines: list[str] = []
-    for line in box.splitlines():
+    for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines():
         text = line.strip(" │|")
         if text and not set(text) & set("╭╰") and not set(text) <= set("─-"):
             lines.append(text)
         elif lines:
             break
     message = " ".join(lines) or "the arguments could not be parsed"
-    if unknown := re.match(r"Unrecognized options: ([^ ,]+)", message):
+    if unknown := re.match(r"Unrecognized(?: or misplaced)? options: ?([^ ,]*)", message):
         return _unknown(unknown[1], argv)
+    if choice := re.match(r"invalid choice '(.*)' for argument '--([\w-]+)'\. Expected one of \((.*)\)", message):
+        return unknown_name(f"--{choice[2]}", choice[1], sorted(re.findall(r"'([^']*)'", choice[3])))
     return f"{message.rstrip('.')}; see mlpjax {' '.join(a for a in argv[:1] if a in COMMANDS)} --help"
 
 
 def _unknown(word: str, argv: Sequence[str]) -> str:
     """Word the message for an option or a command that does not exist."""
+    import dataclasses
+
+    from mlpjax import options
+
     if not argv or argv[0] not in COMMANDS:
         return unknown_name("command", word, COMMANDS)
-    fields = dataclasses.fields(COMMANDS[argv[0]])
-    return unknown_name("option", word, [f"--{field.name.replace('_', '-')}" for field in fields])
+    if not word.startswith("-"):
+        return f"unexpected argument {word!r}: expected an option, such as --data; see mlpjax {argv[0]} --help"
+    fields = dataclasses.fields(options.TrainOptions if argv[0] == "train" else options.EvaluateOptions)
+    names = [f"--{field.name.replace('_', '-')}" for field in fields if field.name != "model"]
+    return unknown_name("option", word, names)
+
+
+def _reader_left() -> int:
+    """End quietly where the reader of stdout did, such as ``head``; what Python still wants to write is dropped."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return READER_LEFT
 
 
 def _complain(message: str) -> int:

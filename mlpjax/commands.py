@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mlpjax.checkpoint import load, save, versions
+from mlpjax.cli import BAD_INPUT, INTERRUPTED, OK, deferred_interrupt
 from mlpjax.config import Config
 from mlpjax.data import Dataset, load_dataset, load_for_model, n_outputs
 from mlpjax.errors import ConfigError, DataError, ModelFileError
@@ -37,8 +39,6 @@ from mlpjax.parameters import Batch, Params, State
 from mlpjax.preprocess import SCALERS
 from mlpjax.step import accumulate
 from mlpjax.train import FitResult, fit
-
-OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
 
 def train(options: TrainOptions, started: float) -> int:
@@ -56,42 +56,51 @@ def train(options: TrainOptions, started: float) -> int:
     batches = {name: Batch(scaler.transform(x), y) for name, (x, y) in parts.items()}
     config = _config(options, dataset)
     steps = options.epochs * -(-len(parts["train"][0]) // options.batch_size)
+    if steps >= 2**31:
+        raise ConfigError(f"--epochs {options.epochs} are {steps} steps: expected fewer than 2^31")
     grad_fn = backward if options.grad == "hand" else autodiff
-    _say(_describe(dataset, parts, config))
-    with _progress(options.epochs, HEADS[config.head].metric_name) as callback:
-        result = fit(
-            config,
-            make_optimizer(options.optimizer, options.lr, schedule=options.schedule, steps=steps, clip=options.clip),
-            batches["train"],
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            key=jax.random.key(options.seed),
-            grad_fn=grad_fn if options.accumulate == 1 else accumulate(grad_fn, options.accumulate),
-            valid_data=batches.get("valid"),
-            class_weight=None if options.class_weight == "none" else options.class_weight,
-            patience=options.patience,
-            monitor=options.monitor,
-            callback=callback,
-        )
-    scores = {name: _score(config, result.params, result.state, batch) for name, batch in batches.items()}
-    if options.save is not None:
-        info = {
-            "data": options.data,
-            "data_sha256": _data_fingerprint(dataset),
-            "seed": options.seed,
-            "test_fraction": options.test_fraction,
-            "epoch": result.epoch,
-            "stop_reason": result.stop_reason,
-        }
-        save(
-            options.save, config, result.params, result.state, preprocessing=scaler, info=info,
-            classes=dataset.classes, features=dataset.features, targets=dataset.targets,
-        )  # fmt: skip
-    report = _train_report(options, dataset, parts, config, result, scores, started)
-    _finish(options.json, report)
+    optimizer = make_optimizer(options.optimizer, options.lr, schedule=options.schedule, steps=steps, clip=options.clip)
+    title = _describe(dataset, parts, config)
+    # jax compiles in fit and in _score
+    with deferred_interrupt() as interrupted:
+        with _progress(options.epochs, HEADS[config.head].metric_name, title, interrupted) as callback:
+            result = fit(
+                config,
+                optimizer,
+                batches["train"],
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                key=jax.random.key(options.seed),
+                grad_fn=grad_fn if options.accumulate == 1 else accumulate(grad_fn, options.accumulate),
+                valid_data=batches.get("valid"),
+                class_weight=None if options.class_weight == "none" else options.class_weight,
+                patience=options.patience,
+                monitor=options.monitor,
+                callback=callback,
+            )
+        if interrupted.is_set() and result.stop_reason == "callback":
+            message = result.message.replace("stopped by the callback", "interrupted")
+            result = result._replace(stop_reason="interrupted", message=message)
+            interrupted.clear()
+        scores = {name: _score(config, result.params, result.state, batch) for name, batch in batches.items()}
+        if options.save is not None:
+            info = {
+                "data": options.data,
+                "data_sha256": _data_fingerprint(dataset),
+                "seed": options.seed,
+                "test_fraction": options.test_fraction,
+                "epoch": result.epoch,
+                "stop_reason": result.stop_reason,
+            }
+            save(
+                options.save, config, result.params, result.state, preprocessing=scaler, info=info,
+                classes=dataset.classes, features=dataset.features, targets=dataset.targets,
+            )  # fmt: skip
+        report = _train_report(options, dataset, parts, config, result, scores, started)
+        _finish(options.json, report)
     _show_training(report, scores, options)
     if result.stop_reason in ("diverged", "interrupted"):
-        saved = "" if options.save is None else f"; they are saved in {options.save}"
+        saved = "" if options.save is None else f"; the parameters are saved in {options.save}"
         print(f"mlpjax: {result.message}{saved}", file=sys.stderr)
         return BAD_INPUT if result.stop_reason == "diverged" else INTERRUPTED
     if result.stop_reason != "finished":
@@ -101,10 +110,9 @@ def train(options: TrainOptions, started: float) -> int:
 
 def evaluate(options: EvaluateOptions, started: float) -> int:
     """Run ``mlpjax evaluate`` and return its exit code. ``started`` is when the process began its work."""
-    model = load(options.model)
-    data = options.data if options.data is not None else model.info.get("data")
-    if not isinstance(data, str):
-        raise ConfigError("the model does not say what data it was trained on: give --data")
+    with deferred_interrupt():
+        model = load(options.model)
+    data = options.data if options.data is not None else _trained_on(model.info)
     dataset = load_for_model(
         data,
         head=model.config.head,
@@ -120,7 +128,8 @@ def evaluate(options: EvaluateOptions, started: float) -> int:
         raise DataError(f"{dataset.name}: has {x.shape[1]} features, the model was trained on {model.config.sizes[0]}")
     if model.preprocessing is not None:
         x = model.preprocessing.transform(x)
-    scores = _score(model.config, model.params, model.state, Batch(np.asarray(x, np.float32), y))
+    with deferred_interrupt():
+        scores = _score(model.config, model.params, model.state, Batch(np.asarray(x, np.float32), y))
     metric = HEADS[model.config.head].metric_name
     report = {
         "model": str(options.model),
@@ -136,7 +145,7 @@ def evaluate(options: EvaluateOptions, started: float) -> int:
     table.add_row("examples", f"{len(y):,}")
     for name, value in scores.items():
         table.add_row(name, _number(value))
-    Console().print(table)
+    _console().print(table)
     return OK
 
 
@@ -168,6 +177,14 @@ def _part(dataset: Dataset, part: str, own: bool, info: dict[str, Any]) -> tuple
         return dataset.x, dataset.y
     fraction = _info(info, "test_fraction", float, 0.2)
     return _split(dataset, fraction, 0.0, _info(info, "seed", int, 0))["test"]
+
+
+def _trained_on(info: dict[str, Any]) -> str:
+    """Read the name of the data from a model file, which anybody may have written."""
+    data = info.get("data")
+    if not isinstance(data, str) or not data.isprintable():
+        raise ConfigError("the model does not say what data it was trained on: give --data")
+    return data
 
 
 def _info(info: dict[str, Any], name: str, kind: type[int] | type[float], default: Any) -> Any:
@@ -294,7 +311,12 @@ def _show_training(report: dict[str, Any], scores: dict[str, dict[str, float]], 
     table.add_row("seconds", f"{report['seconds_train']:.2f} training, {report['seconds_compile']:.2f} compiling")
     if options.save is not None:
         table.add_row("saved", str(options.save))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console(stderr: bool = False) -> Console:
+    """A console that shows paths and labels as they are: [1] is no markup, :x: no picture."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def _table(title: str) -> Table:
@@ -313,21 +335,26 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _progress(epochs: int, metric: str) -> Iterator[Any]:
-    """Show a bar on stderr, where that is a terminal, and yield the callback that moves it."""
+def _progress(epochs: int, metric: str, title: str, interrupted: threading.Event) -> Iterator[Any]:
+    """Show a bar on stderr, where that is a terminal, and yield the callback that says the title and moves it."""
     columns = [
         TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[values]}"),
     ]  # fmt: skip
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("train", total=epochs, values="compiling")
 
-        def callback(progress: FitProgress) -> None:
+        def callback(progress: FitProgress) -> bool:
+            nonlocal title
+            if title:  # not before: the first chunk means that nothing is wrong with the data and the options
+                _say(title)
+                title = ""
             values = f"loss {progress.loss:.4f}"
             if progress.record is not None:
                 part = "valid" if "valid_metric" in progress.record else "train"
                 values += f", {part} {metric} {progress.record[f'{part}_metric']:.4f}"
             bar.update(task, completed=progress.epoch - 1 + progress.step / progress.steps, values=values)
+            return interrupted.is_set()
 
         yield callback

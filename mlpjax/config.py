@@ -90,6 +90,9 @@ class Config:
         self._check_names()
         self._check_head_width()
         self._check_numbers()
+        # one type for every number: 0.1, 1 and a NumPy scalar compile the same program
+        for name in NUMERIC_FIELDS:
+            set_(self, name, _as_floats(getattr(self, name)))
 
     @property
     def depth(self) -> int:
@@ -215,6 +218,16 @@ def _check_range(what: str, value: Any, low: float, high: float, expected: str) 
         return
     if numbers.dtype.kind in "fiu" and not bool(np.all((numbers >= low) & (numbers < high))):
         raise wrong
+
+
+def _as_floats(value: Any) -> Any:
+    """Turn the scalars among rates into Python floats; leave arrays and traced values."""
+    if isinstance(value, tuple):
+        return tuple(_as_floats(item) for item in value)
+    # NumPy, which this module does not import, is known by its name
+    if isinstance(value, int | float) or (type(value).__module__ == "numpy" and value.ndim == 0):
+        return float(value)
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
     """Write ``content`` to ``path`` through a temporary file beside it, flushed and then renamed.
 
-    A crash, a full disk or a Ctrl-C leaves the old file, or none; never half of the new one. Raises `OSError`.
+    A crash, a full disk or a Ctrl-C leaves the old file, or none; never half of the new one. A link is followed,
+    not replaced. Raises `OSError`, also where something other than a file is in the way (a folder, a device).
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -18,8 +20,12 @@ def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:
     ...     sorted(os.listdir(folder))
     ['a.txt']
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        # a superuser's rename would replace even /dev/null
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    # not longer than the name itself may be
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
         # os.open, not tempfile: the file gets the permissions of any new file
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

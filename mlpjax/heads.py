@@ -213,9 +213,8 @@ def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike) -> j
     Array([[0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
+    check_targets(head, y, n_L)
     y = jnp.asarray(y)
-    _check_target_shape(head, y, n_L)
-    _check_target_values(head, y, n_L)
     if head == "multiclass" and y.ndim == 1:
         classes = jnp.arange(n_L, dtype=y.dtype)
         matrix = (y[:, None] == classes[None, :]).astype(dtype)
@@ -227,7 +226,19 @@ def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike) -> j
     return jnp.where((matrix >= 0) & (matrix <= 1), matrix, jnp.nan)
 
 
-def _check_target_shape(head: str, y: jax.Array, n_L: int) -> None:
+def check_targets(head: str, y: Any, n_L: int) -> None:
+    """Raise the `DataError` of `target_matrix`, without computing anything on a device.
+
+    >>> check_targets("multiclass", np.array([0, 3]), 3)
+    Traceback (most recent call last):
+        ...
+    mlpjax.errors.DataError: y has a label outside the classes: 3 in row 1, expected 0 to 2 for 3 classes
+    """
+    _check_target_shape(head, y if hasattr(y, "shape") else np.asarray(y), n_L)
+    _check_target_values(head, y, n_L)
+
+
+def _check_target_shape(head: str, y: jax.Array | np.ndarray, n_L: int) -> None:
     if head == "multiclass":
         right = y.ndim == 1 or y.shape[1:] == (n_L,)
         expected = f"integer (m,) or one-hot (m, {n_L})"
@@ -240,7 +251,7 @@ def _check_target_shape(head: str, y: jax.Array, n_L: int) -> None:
         raise DataError(f"y has dtype {y.dtype}: class labels (m,) must be integers 0 to {n_L - 1}")
 
 
-def _check_target_values(head: str, y: jax.Array, n_L: int) -> None:
+def _check_target_values(head: str, y: Any, n_L: int) -> None:
     """Check the labels' range on the host, where they have values."""
     if head.startswith("regression"):
         return

@@ -265,7 +265,9 @@ def _pass(config: Config, params: Params, state: State, batch: Batch, train: boo
 
 
 def _objective(config: Config, params: Params, this: _Pass) -> tuple[jax.Array, Aux]:
-    data_loss = jnp.sum(this.p * HEADS[config.head].loss(this.z, this.y))
+    losses = HEADS[config.head].loss(this.z, this.y)
+    # a row of weight 0 is absent, even one whose loss overflows
+    data_loss = jnp.sum(jnp.where(this.p > 0, this.p * losses, 0))
     penalty = jnp.zeros_like(data_loss)
     if (active := _active_penalty(config)) is not None:
         rule, strengths = active

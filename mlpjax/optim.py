@@ -26,9 +26,14 @@ SCHEDULES: dict[str, Callable[[float, int], Any]] = {
     "constant": lambda lr, steps: lr,
     "cosine": lambda lr, steps: optax.cosine_decay_schedule(lr, steps),
     "linear": lambda lr, steps: optax.linear_schedule(lr, 0.0, steps),
-    "warmup_cosine": lambda lr, steps: optax.warmup_cosine_decay_schedule(0.0, lr, max(1, steps // 10), steps),
+    "warmup_cosine": lambda lr, steps: _warmup_cosine(lr, steps),
 }
 """Schedules by name, as functions of the peak learning rate and the number of steps."""
+
+
+def _warmup_cosine(lr: float, steps: int) -> Any:
+    """Warm up for a tenth of the steps; a single step has no room for it, and would be taken with a rate of 0."""
+    return lr if steps < 2 else optax.warmup_cosine_decay_schedule(0.0, lr, max(1, steps // 10), steps)
 
 
 def make_optimizer(

@@ -6,7 +6,8 @@ This module imports no jax, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,9 @@ from mlpjax.errors import ConfigError
 
 OptimizerName = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam"]
 ScheduleName = Literal["constant", "cosine", "linear", "warmup_cosine"]
+
+_SMALL, _LARGE = 1e-37, 1e38
+"""What float32 can hold: beyond, a rate would be taken for 0 or infinity."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,27 +96,35 @@ class TrainOptions:
 
     def check(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
-        for name, width in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
-            _at_least_one(name, width)
+        for name, count in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
+            _at_least_one(name, count)
         for width in self.hidden:
             _at_least_one("--hidden", width)
+            if width >= 2**31:
+                raise ConfigError(f"--hidden is {width}: expected an integer below 2^31")
         _at_least_one("--accumulate", self.accumulate)
+        if self.accumulate > self.batch_size:
+            raise ConfigError(
+                f"--accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than examples"
+            )
         if self.patience is not None:
             _at_least_one("--patience", self.patience)
             if self.valid_fraction == 0:
                 raise ConfigError("--patience watches validation data: give --valid-fraction too, such as 0.1")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ConfigError(f"--lr is {self.lr}: expected a finite number > 0")
-        if self.clip is not None and not (math.isfinite(self.clip) and self.clip > 0):
-            raise ConfigError(f"--clip is {self.clip}: expected a finite number > 0")
+        for name, number in (("--lr", self.lr), ("--clip", self.clip)):
+            if number is not None and not _SMALL <= number <= _LARGE:
+                raise ConfigError(f"{name} is {number}: expected a number > 0, from {_SMALL:g} to {_LARGE:g}")
+        for name, number in (("--l1", self.l1), ("--l2", self.l2)):
+            if not 0 <= number <= _LARGE:
+                raise ConfigError(f"{name} is {number}: expected a number from 0 to {_LARGE:g}")
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"--test-fraction is {self.test_fraction}: expected a number between 0 and 1")
         if not 0 <= self.valid_fraction < 1:
             raise ConfigError(f"--valid-fraction is {self.valid_fraction}: expected a number from 0 up to below 1")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"--seed is {self.seed}: expected an integer from 0 up to 2^63 - 1")
-        check_writable("--save", self.save)
-        check_writable("--json", self.json)
+        check_writable("--save", self.save, {"--data": self.data})
+        check_writable("--json", self.json, {"--data": self.data, "--save": self.save})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +146,7 @@ class EvaluateOptions:
 
     def check(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
-        check_writable("--json", self.json)
+        check_writable("--json", self.json, {"the model": self.model, "--data": self.data})
 
 
 Command = (
@@ -143,15 +155,23 @@ Command = (
 )
 
 
-def check_writable(name: str, path: Path | None) -> None:
-    """Raise `ConfigError` if a file cannot be written to ``path``: before the work, not after it."""
-    import os
-
+def check_writable(name: str, path: Path | None, others: Mapping[str, Path | str | None]) -> None:
+    """Raise `ConfigError` if ``path`` cannot be written, or is one of ``others``: before the work, not after it."""
     if path is None:
         return
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "is a folder" if path.is_dir() else f"the folder {str(folder)!r} does not exist or is read-only"
+    real = Path(os.path.realpath(path))
+    reason = None
+    if real.is_dir():
+        reason = "it is a folder"
+    elif real.exists() and not real.is_file():
+        reason = "it is not a regular file"
+    elif not real.parent.is_dir() or not os.access(real.parent, os.W_OK):
+        reason = f"the folder {str(path.parent)!r} does not exist or is read-only"
+    for other, taken in others.items():
+        # --data may be a name, of a set
+        if taken is not None and real == Path(os.path.realpath(taken)) and (other != "--data" or real.exists()):
+            reason = f"it is the file of {other} too"
+    if reason is not None:
         raise ConfigError(f"{name} {str(path)!r} cannot be written: {reason}")
 
 

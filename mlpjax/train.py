@@ -118,6 +118,12 @@ def fit(
             "activation 'binary_step' cannot be trained: its derivative is 0 everywhere, so no gradient reaches "
             "the layers before it; use 'sigmoid', a smooth step"
         )
+    if not hasattr(key, "dtype"):
+        raise InputError(f"key is {key!r}: expected a key of jax.random, such as jax.random.key(0)")
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise InputError(
+            f"optimizer is {optimizer!r}: expected an optax.GradientTransformation, such as optax.adam(1e-3)"
+        )
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
     if monitor not in ("loss", "metric"):
