@@ -12,14 +12,13 @@ import contextlib
 import io
 import os
 import re
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlpjax.errors import InputError, unknown_name
+from mlpjax.interrupt import late_interrupt
 
 if TYPE_CHECKING:
     from mlpjax.options import Command
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     try:
         _print_anything()
-        with deferred_interrupt():
+        with late_interrupt():
             options = _parse(sys.argv[1:] if argv is None else argv)
             options.check()
             from mlpjax import commands
@@ -42,46 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return commands.train(options, started)
         return commands.evaluate(options, started)
     except InputError as error:
-        return _complain(str(error))
+        return complain(str(error))
     except BrokenPipeError:
         return _reader_left()
     except OSError as error:
-        return _complain(f"{error.filename or 'file'}: {error.strerror or error}")
+        return complain(f"{error.filename or 'file'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
         # jax's own error is a RuntimeError
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _complain(f"not enough memory ({error}): try smaller layers, a smaller --batch-size or --accumulate")
+        return complain(f"not enough memory ({error}): try smaller layers, a smaller --batch-size or --accumulate")
     except KeyboardInterrupt:
         print("mlpjax: interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-@contextlib.contextmanager
-def deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn a first Ctrl-C into an event, and into a KeyboardInterrupt only at the end; a second one comes at once.
-
-    Where jax is being imported, or traces or compiles, an exception out of nowhere gets lost, or crashes Python.
-    """
-    interrupted = threading.Event()
-
-    def note(number: int, frame: object) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):  # somebody else's handler stays
-        yield interrupted
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
 
 
 def _print_anything() -> None:
@@ -149,7 +121,8 @@ def _reader_left() -> int:
     return READER_LEFT
 
 
-def _complain(message: str) -> int:
+def complain(message: str) -> int:
+    """Print a message of one line on stderr, and return the exit code of bad input."""
     print(f"mlpjax: {' '.join(message.split())}", file=sys.stderr)
     return BAD_INPUT
 

@@ -1,43 +1,34 @@
-"""What the commands do, and how they show it: the one place that prints.
-
-Results go to stdout (a table) and to ``--json``; progress and messages go to stderr.
-"""
+"""What the commands of the command line do."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from mlpjax.checkpoint import load, save, versions
-from mlpjax.cli import BAD_INPUT, INTERRUPTED, OK, deferred_interrupt
+from mlpjax.cli import BAD_INPUT, INTERRUPTED, OK, complain
 from mlpjax.config import Config
 from mlpjax.data import Dataset, load_dataset, load_for_model, n_outputs
+from mlpjax.display import number, progress_bar, say, show, write_json
 from mlpjax.errors import ConfigError, DataError, ModelFileError
-from mlpjax.files import atomic_write
 from mlpjax.heads import HEADS
+from mlpjax.interrupt import deferred_interrupt, late_interrupt
 from mlpjax.labels import stratified_split
-from mlpjax.loop import Progress as FitProgress
 from mlpjax.loop import evaluate as evaluate_batch
 from mlpjax.mlp import autodiff, backward
 from mlpjax.optim import make_optimizer
 from mlpjax.options import EvaluateOptions, TrainOptions
 from mlpjax.parameters import Batch, Params, State
-from mlpjax.preprocess import SCALERS
+from mlpjax.preprocess import SCALERS, Scaler
 from mlpjax.step import accumulate
+from mlpjax.toys import GATES
 from mlpjax.train import FitResult, fit
 
 
@@ -61,9 +52,9 @@ def train(options: TrainOptions, started: float) -> int:
     grad_fn = backward if options.grad == "hand" else autodiff
     optimizer = make_optimizer(options.optimizer, options.lr, schedule=options.schedule, steps=steps, clip=options.clip)
     title = _describe(dataset, parts, config)
-    # jax compiles in fit and in _score
-    with deferred_interrupt() as interrupted:
-        with _progress(options.epochs, HEADS[config.head].metric_name, title, interrupted) as callback:
+    # one interrupt ends fit; what follows it is quick, and completes
+    with deferred_interrupt():
+        with progress_bar(options.epochs, HEADS[config.head].metric_name, title) as callback:
             result = fit(
                 config,
                 optimizer,
@@ -78,39 +69,28 @@ def train(options: TrainOptions, started: float) -> int:
                 monitor=options.monitor,
                 callback=callback,
             )
-        if interrupted.is_set() and result.stop_reason == "callback":
-            message = result.message.replace("stopped by the callback", "interrupted")
-            result = result._replace(stop_reason="interrupted", message=message)
-            interrupted.clear()
         scores = {name: _score(config, result.params, result.state, batch) for name, batch in batches.items()}
-        if options.save is not None:
-            info = {
-                "data": options.data,
-                "data_sha256": _data_fingerprint(dataset),
-                "seed": options.seed,
-                "test_fraction": options.test_fraction,
-                "epoch": result.epoch,
-                "stop_reason": result.stop_reason,
-            }
-            save(
-                options.save, config, result.params, result.state, preprocessing=scaler, info=info,
-                classes=dataset.classes, features=dataset.features, targets=dataset.targets,
-            )  # fmt: skip
         report = _train_report(options, dataset, parts, config, result, scores, started)
-        _finish(options.json, report)
-    _show_training(report, scores, options)
+        rows = _train_rows(options, report, scores)
+        try:
+            if options.save is not None:
+                _save(options, dataset, config, scaler, result)
+                rows["saved"] = str(options.save)
+            write_json(options.json, report)
+        finally:  # a full disk does not cost the result
+            show(f"{dataset.name}, seed {options.seed}", rows)
     if result.stop_reason in ("diverged", "interrupted"):
         saved = "" if options.save is None else f"; the parameters are saved in {options.save}"
-        print(f"mlpjax: {result.message}{saved}", file=sys.stderr)
+        complain(f"{result.message}{saved}")
         return BAD_INPUT if result.stop_reason == "diverged" else INTERRUPTED
     if result.stop_reason != "finished":
-        _say(result.message)
+        say(result.message)
     return OK
 
 
 def evaluate(options: EvaluateOptions, started: float) -> int:
     """Run ``mlpjax evaluate`` and return its exit code. ``started`` is when the process began its work."""
-    with deferred_interrupt():
+    with late_interrupt():
         model = load(options.model)
     data = options.data if options.data is not None else _trained_on(model.info)
     dataset = load_for_model(
@@ -128,7 +108,7 @@ def evaluate(options: EvaluateOptions, started: float) -> int:
         raise DataError(f"{dataset.name}: has {x.shape[1]} features, the model was trained on {model.config.sizes[0]}")
     if model.preprocessing is not None:
         x = model.preprocessing.transform(x)
-    with deferred_interrupt():
+    with late_interrupt():
         scores = _score(model.config, model.params, model.state, Batch(np.asarray(x, np.float32), y))
     metric = HEADS[model.config.head].metric_name
     report = {
@@ -140,12 +120,9 @@ def evaluate(options: EvaluateOptions, started: float) -> int:
         "seconds_total": time.perf_counter() - started,
         "versions": versions(),
     }
-    _finish(options.json, report)
-    table = _table(f"{options.model} on {dataset.name}")
-    table.add_row("examples", f"{len(y):,}")
-    for name, value in scores.items():
-        table.add_row(name, _number(value))
-    _console().print(table)
+    write_json(options.json, report)
+    rows = {"examples": f"{len(y):,}", **{name: number(value) for name, value in scores.items()}}
+    show(f"{options.model} on {dataset.name}", rows)
     return OK
 
 
@@ -159,7 +136,7 @@ def _split(
     parts = {"train": (dataset.x, dataset.y)}
     if dataset.test is not None:
         parts["test"] = dataset.test
-    elif len(dataset.x) <= 4:
+    elif dataset.name in GATES:
         parts["test"] = parts["train"]
     else:
         keep, held = stratified_split(dataset.y, test_fraction, seed)
@@ -228,6 +205,39 @@ def _score(config: Config, params: Params, state: State, batch: Batch) -> dict[s
     return scores
 
 
+def _save(options: TrainOptions, dataset: Dataset, config: Config, scaler: Scaler, result: FitResult) -> None:
+    save(
+        options.save or "",
+        config,
+        result.params,
+        result.state,
+        preprocessing=scaler,
+        classes=dataset.classes,
+        features=dataset.features,
+        targets=dataset.targets,
+        info={
+            "data": options.data,
+            "data_sha256": _data_fingerprint(dataset),
+            "seed": options.seed,
+            "test_fraction": options.test_fraction,
+            "epoch": result.epoch,
+            "stop_reason": result.stop_reason,
+        },
+    )
+
+
+def _train_rows(options: TrainOptions, report: dict[str, Any], scores: dict[str, dict[str, float]]) -> dict[str, str]:
+    """The rows of the table."""
+    sizes = "-".join(map(str, report["config"]["sizes"]))
+    return {
+        "network": f"{sizes}, {report['parameters']:,} parameters",
+        "gradient": "derived by hand" if options.grad == "hand" else "jax.grad",
+        "epoch": f"{report['epoch']} of {options.epochs}",
+        **{f"{part} {name}": number(value) for part, values in scores.items() for name, value in values.items()},
+        "seconds": f"{report['seconds_train']:.2f} training, {report['seconds_compile']:.2f} compiling",
+    }
+
+
 def _train_report(
     options: TrainOptions,
     dataset: Dataset,
@@ -279,82 +289,7 @@ def _data_fingerprint(dataset: Dataset) -> str:
     return _fingerprint((dataset.x, dataset.y, *(dataset.test or ())))
 
 
-def _finish(path: Path | None, report: dict[str, Any]) -> None:
-    """Write the report; JSON has no NaN or infinity, so those become null."""
-    if path is not None:
-        atomic_write(path, (json.dumps(_finite(report), indent=1, allow_nan=False) + "\n").encode())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
 def _describe(dataset: Dataset, parts: dict[str, tuple[np.ndarray, np.ndarray]], config: Config) -> str:
     counts = ", ".join(f"{len(y):,} {name}" for name, (_, y) in parts.items())
     classes = "" if dataset.classes is None else f" of {len(dataset.classes)} classes"
     return f"{dataset.name}: {config.head}{classes}, {counts}; network {'-'.join(map(str, config.sizes))}"
-
-
-def _show_training(report: dict[str, Any], scores: dict[str, dict[str, float]], options: TrainOptions) -> None:
-    config = report["config"]
-    table = _table(f"{report['data']}, seed {options.seed}")
-    table.add_row("network", "-".join(map(str, config["sizes"])) + f", {report['parameters']:,} parameters")
-    table.add_row("gradient", "derived by hand" if options.grad == "hand" else "jax.grad")
-    table.add_row("epoch", f"{report['epoch']} of {options.epochs}")
-    for part, values in scores.items():
-        for name, value in values.items():
-            table.add_row(f"{part} {name}", _number(value))
-    table.add_row("seconds", f"{report['seconds_train']:.2f} training, {report['seconds_compile']:.2f} compiling")
-    if options.save is not None:
-        table.add_row("saved", str(options.save))
-    _console().print(table)
-
-
-def _console(stderr: bool = False) -> Console:
-    """A console that shows paths and labels as they are: [1] is no markup, :x: no picture."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-def _table(title: str) -> Table:
-    table = Table(title=title, show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
-    return table
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if np.isfinite(value) and 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-@contextmanager
-def _progress(epochs: int, metric: str, title: str, interrupted: threading.Event) -> Iterator[Any]:
-    """Show a bar on stderr, where that is a terminal, and yield the callback that says the title and moves it."""
-    columns = [
-        TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[values]}"),
-    ]  # fmt: skip
-    console = _console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("train", total=epochs, values="compiling")
-
-        def callback(progress: FitProgress) -> bool:
-            nonlocal title
-            if title:  # not before: the first chunk means that nothing is wrong with the data and the options
-                _say(title)
-                title = ""
-            values = f"loss {progress.loss:.4f}"
-            if progress.record is not None:
-                part = "valid" if "valid_metric" in progress.record else "train"
-                values += f", {part} {metric} {progress.record[f'{part}_metric']:.4f}"
-            bar.update(task, completed=progress.epoch - 1 + progress.step / progress.steps, values=values)
-            return interrupted.is_set()
-
-        yield callback

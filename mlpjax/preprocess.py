@@ -63,8 +63,10 @@ class Scaler:
         """
         self._check_width(x)
         out = np.empty(x.shape, dtype=np.float32)
-        for rows in _blocks(len(x)):
-            out[rows] = (x[rows] - self.shift) / self.scale
+        # what overflows becomes infinite, and is refused as that
+        with np.errstate(over="ignore"):
+            for rows in _blocks(len(x)):
+                out[rows] = (x[rows] - self.shift) / self.scale
         return out
 
     def inverse(self, x: np.ndarray) -> np.ndarray:

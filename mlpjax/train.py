@@ -8,11 +8,8 @@ Source: lecture, section *Types of training*: batch (``batch_size=m``), mini-bat
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -23,6 +20,7 @@ import optax
 from mlpjax.checks import check_batch, check_count
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, InputError
+from mlpjax.interrupt import deferred_interrupt
 from mlpjax.labels import class_weights, sample_weights
 from mlpjax.loop import History, Loop, Progress, Run, StopReason, evaluate_checked
 from mlpjax.mlp import backward
@@ -135,21 +133,20 @@ def fit(
     train_data = _with_class_weight(config, check_batch(config, train_data, "train_data"), class_weight)
     valid_data = None if valid_data is None else check_batch(config, valid_data, "valid_data")
 
-    if params is None or state is None:
-        new_params, new_state = init(config, key)
-        params, state = params or new_params, new_state if state is None else state
-    opt_state = optimizer.init(params) if opt_state is None else opt_state
-
-    run = Run(config, optimizer, grad_fn, train_data, batch_size, epochs, key)
-    seconds_compile = run.compile(TrainState(params, state, opt_state))
-    if valid_data is not None:
+    # from here on jax compiles, which an exception out of nowhere can crash
+    with deferred_interrupt() as interrupted:
+        if params is None or state is None:
+            new_params, new_state = init(config, key)
+            params, state = params or new_params, new_state if state is None else state
+        opt_state = optimizer.init(params) if opt_state is None else opt_state
+        run = Run(config, optimizer, grad_fn, train_data, batch_size, epochs, key)
+        loop = Loop(run, TrainState(params, state, opt_state), valid_data, patience, monitor, callback)
+        seconds_compile = run.compile(loop.now)
+        if valid_data is not None:
+            started = time.perf_counter()
+            evaluate_checked(config, params, state, valid_data)
+            seconds_compile += time.perf_counter() - started
         started = time.perf_counter()
-        evaluate_checked(config, params, state, valid_data)
-        seconds_compile += time.perf_counter() - started
-
-    loop = Loop(run, TrainState(params, state, opt_state), valid_data, patience, monitor, callback)
-    started = time.perf_counter()
-    with _interruptible() as interrupted:
         loop.train(interrupted)
     jax.block_until_ready(loop.now)
     epoch, kept = loop.kept()
@@ -165,29 +162,6 @@ def fit(
         seconds_compile=seconds_compile,
         seconds_train=time.perf_counter() - started,
     )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event; the second raises KeyboardInterrupt as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    if before is not signal.default_int_handler:  # somebody else's handler stays
-        yield event
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _with_class_weight(config: Config, data: Batch, class_weight: Sequence[float] | str | None) -> Batch:

@@ -540,7 +540,9 @@ def test_a_failing_disk_leaves_the_old_model(run, monkeypatch):
 
     monkeypatch.setattr("mlpjax.files.os.replace", full)
     ran = run(*own("--save", "m.npz"))
-    assert (ran.code, ran.out) == (2, "")
+    assert ran.code == 2
+    assert "test accuracy" in ran.out
+    assert "saved" not in ran.out
     assert ran.err.splitlines()[-1] == "mlpjax: m.npz: No space left on device"
     assert sorted(os.listdir()) == ["m.npz", "own.csv"]
     assert Path("m.npz").read_bytes() == b"old"
@@ -703,27 +705,6 @@ def test_ctrl_c_at_any_time(run, seconds):
     if os.path.exists("m.npz"):
         load("m.npz")
     assert not list(Path().glob(".*"))
-
-
-def test_ctrl_c_is_deferred_and_then_raised():
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        steps = []
-        with pytest.raises(KeyboardInterrupt), cli.deferred_interrupt() as interrupted:  # noqa: PT012
-            signal.raise_signal(signal.SIGINT)
-            steps.append(interrupted.is_set())
-        assert steps == [True]
-        with pytest.raises(KeyboardInterrupt), cli.deferred_interrupt():  # noqa: PT012
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            pytest.fail("the second one comes at once")
-        with cli.deferred_interrupt() as interrupted:
-            signal.raise_signal(signal.SIGINT)
-            interrupted.clear()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # --- MNIST ---------------------------------------------------------------------------------------------------
