@@ -1,6 +1,7 @@
 """mlpjax: the multi-layer perceptron in JAX, its gradients derived by hand and proved.
 
-Names load on first use: ``import mlpjax`` alone imports no jax.
+Names load on first use: ``import mlpjax`` alone imports no jax. Where a docstring says *Source*, an id such as
+``deep-back-dW`` stands for one row of the lecture: its section (``deep``), then the formula or property.
 """
 
 from __future__ import annotations
@@ -37,14 +38,13 @@ __version__ = "0.1.0"
 _HOME = {
     "activations": ("ACTIVATIONS", "Activation"),
     "checkpoint": ("Model", "load", "save"),
-    "config": ("Config",),
     "data": ("Dataset", "load_dataset"),
     "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
     "heads": ("HEADS", "Head"),
     "initializers": ("INITIALIZERS",),
     "loop": ("Progress", "evaluate"),
     "mlp": ("apply_update", "autodiff", "backward", "decide", "forward", "input_gradient", "loss", "predict"),
-    "parameters": ("Aux", "Batch", "Layer", "init"),
+    "parameters": ("Aux", "Batch", "Config", "Layer", "init"),  # which makes Config a pytree
     "penalties": ("PENALTIES", "Penalty"),
     "step": ("TrainState", "accumulate"),
     "train": ("FitResult", "fit"),

@@ -100,7 +100,7 @@ def sigmoid_derivative(z: jax.Array) -> jax.Array:
 
 
 def tanh(z: jax.Array) -> jax.Array:
-    """Tanh z = (e^z − e^−z)/(e^z + e^−z), in (−1, 1). Source: ``act-tanh``.
+    """tanh z = (e^z − e^−z)/(e^z + e^−z), in (−1, 1). Source: ``act-tanh``.
 
     >>> tanh(jnp.array([0.0, 800.0]))
     Array([0., 1.], dtype=float32)
@@ -115,7 +115,7 @@ def tanh_derivative(z: jax.Array) -> jax.Array:
     Array([1., 0.], dtype=float32)
     """
     a = jnp.tanh(z)
-    # 1 − a² as a product: the square would lose what is left near saturation
+    # 1 − a² as a product: the square would round once more
     return (1 - a) * (1 + a)
 
 
@@ -280,23 +280,24 @@ def gelu_derivative(z: jax.Array) -> jax.Array:
 
 
 def gelu_tanh(z: jax.Array) -> jax.Array:
-    """g(z) = ½z(1 + tanh u), u = √(2/π)(z + 0.044715 z³) (Hendrycks & Gimpel 2016, tanh form).
+    """g(z) = ½z(1 + tanh u) = z σ(2u), u = √(2/π)(z + 0.044715 z³) (Hendrycks & Gimpel 2016, tanh form).
 
     >>> gelu_tanh(jnp.array([-1e4, 0.0, 1e4]))
     Array([   -0.,     0., 10000.], dtype=float32)
     """
-    return z / 2 * (1 + jnp.tanh(_gelu_argument(z)))
+    # σ(2u) keeps the lower tail, where 1 + tanh u is 0 by rounding
+    return z * sigmoid(2 * _gelu_argument(z))
 
 
 def gelu_tanh_derivative(z: jax.Array) -> jax.Array:
-    """g′(z) = ½(1 + tanh u) + ½z(1 − tanh² u) u′, u′ = √(2/π)(1 + 3 · 0.044715 z²).
+    """g′(z) = σ(2u) + 2z σ(2u) σ(−2u) u′, u′ = √(2/π)(1 + 3 · 0.044715 z²).
 
     >>> gelu_tanh_derivative(jnp.array([-1e4, 0.0, 1e4]))
     Array([0. , 0.5, 1. ], dtype=float32)
     """
-    t = jnp.tanh(_gelu_argument(z))
+    u = _gelu_argument(z)
     du = sqrt(2 / pi) * (1 + 3 * _GELU_CUBIC * z * z)
-    return (1 + t) / 2 + z / 2 * (1 - t) * (1 + t) * du
+    return sigmoid(2 * u) + 2 * z * sigmoid(2 * u) * sigmoid(-2 * u) * du
 
 
 def silu(z: jax.Array) -> jax.Array:

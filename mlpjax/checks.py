@@ -10,16 +10,16 @@ import numpy as np
 
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, DataError, InputError
-from mlpjax.heads import check_targets
+from mlpjax.finite import FLOAT32_MAX, check_finite
+from mlpjax.heads import as_array, check_targets
 from mlpjax.parameters import Batch, Params, State
-from mlpjax.preprocess import FLOAT32_MAX, check_finite
 
 
 def row_weights(weight: Any, m: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
     """``p (m,)`` with pᵢ = wᵢ/Σw, by which a row counts, and Σw; without weights 1/m and m.
 
-    With Σw = 0 every p is 0: nothing counts. Raises `DataError` for a wrong shape, and for a weight that is
-    negative or not finite.
+    With Σw = 0 every p is 0: nothing counts. Raises `DataError` for a wrong shape, and for weights that are
+    negative or not finite, or whose sum is not; under ``jit``, where a value cannot raise, those become NaN.
 
     >>> row_weights(jnp.array([1.0, 3.0]), 2, jnp.float32)
     (Array([0.25, 0.75], dtype=float32), Array(4., dtype=float32))
@@ -27,30 +27,51 @@ def row_weights(weight: Any, m: int, dtype: jax.typing.DTypeLike) -> tuple[jax.A
     if weight is None:
         return jnp.full(m, 1 / max(m, 1), dtype), jnp.asarray(m, dtype)
     _check_weight(weight, m)
-    weight = jnp.asarray(weight, dtype)
+    weight = as_array(weight, dtype).astype(dtype)
+    weight = jnp.where((weight >= 0) & jnp.isfinite(weight), weight, jnp.nan)
     weight_sum = jnp.sum(weight)
-    return weight / jnp.where(weight_sum > 0, weight_sum, 1), weight_sum
+    weight_sum = jnp.where(jnp.isfinite(weight_sum), weight_sum, jnp.nan)
+    return weight / jnp.where(weight_sum == 0, 1, weight_sum), weight_sum
+
+
+def absent_as_zero(x: jax.Array, p: jax.Array) -> jax.Array:
+    """Let what is not finite in a row of weight 0 be 0: a missing value that counts for nothing spreads nothing.
+
+    >>> absent_as_zero(jnp.array([[jnp.nan, 1.0], [2.0, 3.0]]), jnp.array([0.0, 1.0]))
+    Array([[0., 1.],
+           [2., 3.]], dtype=float32)
+    """
+    return jnp.where((p != 0)[:, None] | jnp.isfinite(x), x, 0)
 
 
 def check_input(config: Config, params: Params, state: State, x: Any, train: bool, key: jax.Array | None) -> jax.Array:
-    """Return ``x`` in the parameters' dtype, or say which of x, params, state or key does not fit the config."""
-    x = jnp.asarray(x)
-    n_0 = config.sizes[0]
-    if x.ndim != 2 or x.shape[1] != n_0:
-        raise DataError(f"x has shape {x.shape}: expected (m, {n_0}), as sizes[0] = {n_0}; one row per example")
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise DataError(f"x has dtype {x.dtype}: expected real numbers")
-    shapes = tuple(jnp.shape(layer.W) for layer in params)
+    """Return ``x`` in the parameters' dtype, or say which of x, params, state, train or key is not as expected."""
+    if not isinstance(train, bool | np.bool_):
+        raise InputError(f"train is {train}: expected True or False; under jax.jit, static_argnames='train'")
+    for name, rate in (("dropout", config.dropout), ("l1", config.l1), ("l2", config.l2)):
+        if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(rate)):
+            raise InputError(f"{name} is an array of rates, a population: take its members with jax.vmap")
     expected = tuple(zip(config.sizes[:-1], config.sizes[1:], strict=True))
+    shapes = tuple(jnp.shape(layer.W) for layer in params)
     if shapes != expected:
         raise InputError(f"params have weights of shapes {shapes}: the config's sizes expect {expected}")
     norms = config.depth - 1 if config.batch_norm else 0
-    if len(state) != norms:
-        raise InputError(f"state has {len(state)} records of batch-norm: the config expects {norms}; see mlpjax.init")
+    if len(state or ()) != norms:
+        got = len(state or ())
+        raise InputError(f"state has {got} records of batch-norm: the config expects {norms}; see mlpjax.init")
     _check_vectors(config, params, state)
+    dtype = params[0].W.dtype
+    x = as_array(x, dtype)
+    _check_x(config, x)
     if train and key is None and config.has_dropout:
         raise InputError("training with dropout draws masks: give a key, key=jax.random.key(…), or train=False")
-    return x.astype(params[0].W.dtype)
+    return x.astype(dtype)
+
+
+def check_is_batch(batch: Any) -> None:
+    """Raise `InputError` unless ``batch`` is a `Batch`."""
+    if not isinstance(batch, Batch):
+        raise InputError(f"batch is of type {type(batch).__name__}: expected mlpjax.Batch(x, y, weight=None)")
 
 
 def check_rows(x: Any, y: Any) -> None:
@@ -60,36 +81,45 @@ def check_rows(x: Any, y: Any) -> None:
 
 
 def check_batch(config: Config, batch: Batch, name: str) -> Batch:
-    """Check every value of a data set on the host, once, before training; returns it as arrays on the device.
+    """Check every value of a data set on the host, once, before training; returns it as JAX arrays.
 
-    Raises `DataError` naming ``name`` and the place of what is wrong.
+    An array that is a JAX array already stays as it is, and where it is. Raises `DataError` naming ``name`` and
+    the place of what is wrong.
     """
+    check_is_batch(batch)
     x, y = np.asarray(batch.x), np.asarray(batch.y)
-    if x.ndim != 2 or x.shape[1] != config.sizes[0]:
-        raise DataError(f"{name}: x has shape {x.shape}: expected (m, {config.sizes[0]}), one row per example")
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"{name}: x has dtype {x.dtype}: expected real numbers")
-    if x.shape[0] == 0:
-        raise DataError(f"{name} has no rows: expected at least one example")
-    check_finite(x, f"{name}: x")
-    if y.dtype.kind not in "fiub":
-        raise DataError(f"{name}: y has dtype {y.dtype}: expected numbers; encode labels as integers 0, 1, …")
     weight = None if batch.weight is None else np.asarray(batch.weight)
     try:
-        check_targets(config.head, y, config.sizes[-1])
-        check_rows(x, y)
+        _check_x(config, x)
+        if x.shape[0] == 0:
+            raise DataError("x has no rows: expected at least one example")
         if weight is not None:
             _check_weight(weight, x.shape[0])
+        check_targets(config.head, y, config.sizes[-1], weight)
+        check_rows(x, y)
+        check_finite(x, "x")
+        check_finite(y, "y")
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
-    check_finite(y, f"{name}: y")
-    return Batch(jnp.asarray(x), jnp.asarray(y), None if weight is None else jnp.asarray(weight))
+    dtype = jnp.result_type(float)
+    labels = jnp.dtype(jnp.int32) if config.head == "multiclass" and y.ndim == 1 else dtype
+    return Batch(
+        as_array(batch.x, dtype), as_array(batch.y, labels), None if weight is None else as_array(batch.weight, dtype)
+    )
 
 
 def check_count(name: str, value: int) -> None:
     """Raise `ConfigError` unless ``value`` is an integer ≥ 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise ConfigError(f"{name} is {value!r}: expected an integer ≥ 1")
+
+
+def _check_x(config: Config, x: jax.Array | np.ndarray) -> None:
+    n_0 = config.sizes[0]
+    if x.ndim != 2 or x.shape[1] != n_0:
+        raise DataError(f"x has shape {x.shape}: expected (m, {n_0}), as sizes[0] = {n_0}; one row per example")
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise DataError(f"x has dtype {x.dtype}: expected real numbers")
 
 
 def _check_vectors(config: Config, params: Params, state: State) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
@@ -183,13 +184,17 @@ def _sizes(sizes: Any) -> tuple[int, ...]:
     if not isinstance(sizes, Iterable):
         raise ConfigError(f"sizes is {sizes!r}: {expected}")
     sizes = tuple(sizes)
+    widths = []
     for n in sizes:
-        # operator.index would let True through
-        if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
+        try:
+            widths.append(0 if isinstance(n, bool) else operator.index(n))
+        except TypeError:
+            widths.append(0)
+        if widths[-1] < 1:
             raise ConfigError(f"sizes has a width {n!r}: {expected}")
-    if len(sizes) < 2:
+    if len(widths) < 2:
         raise ConfigError(f"sizes is {sizes!r}: {expected}")
-    return tuple(int(n) for n in sizes)
+    return tuple(widths)
 
 
 def _check_choice(what: str, name: object, known: tuple[str, ...]) -> None:
@@ -205,7 +210,8 @@ def _check_range(what: str, value: Any, low: float, high: float, expected: str) 
     if isinstance(value, bool | str):
         raise wrong
     if isinstance(value, int | float):
-        if not low <= value < high:
+        # an int may be larger than any float
+        if not low <= value < min(high, 1e308):
             raise wrong
         return
     if not hasattr(value, "dtype"):
@@ -216,7 +222,9 @@ def _check_range(what: str, value: Any, low: float, high: float, expected: str) 
         numbers = np.asarray(value)
     except TypeError:  # a tracer has a dtype but no value
         return
-    if numbers.dtype.kind in "fiu" and not bool(np.all((numbers >= low) & (numbers < high))):
+    if numbers.dtype.name == "bfloat16":
+        numbers = numbers.astype(np.float32)
+    if numbers.dtype.kind not in "fiu" or not bool(np.all((numbers >= low) & (numbers < high))):
         raise wrong
 
 

@@ -12,12 +12,13 @@ from typing import Any, get_args
 
 import numpy as np
 
+from mlpjax.archives import read_npz
 from mlpjax.config import HeadName
 from mlpjax.errors import DataError, listed, unknown_name
+from mlpjax.finite import check_finite
 from mlpjax.idx import load_mnist
 from mlpjax.labels import check_indices, encode_labels, encode_with
-from mlpjax.preprocess import check_finite
-from mlpjax.tables import Table, is_number, read_csv, read_npz
+from mlpjax.tables import Table, is_number, read_csv
 from mlpjax.toys import GATES, TOYS, gate
 
 MAX_INTEGER_CLASSES = 50
@@ -116,6 +117,20 @@ def load_digits() -> Dataset:
     )
 
 
+def _load_mnist(data_dir: str | None, download: bool, seed: int) -> Dataset:
+    (x, y), (x_test, y_test) = load_mnist(data_dir, download=download)
+    return Dataset(
+        name="mnist",
+        x=x.reshape(len(x), -1),
+        y=y,
+        head="multiclass",
+        classes=tuple(range(10)),
+        targets=("digit",),
+        test=(x_test.reshape(len(x_test), -1), y_test),
+        image_shape=x.shape[1:],
+    )
+
+
 def _load_toy(name: str, data_dir: str | None, download: bool, seed: int) -> Dataset:
     x, y = TOYS[name](seed=seed)
     head, classes = ("binary", (0, 1)) if y.ndim == 1 else ("regression", None)
@@ -129,7 +144,7 @@ def _load_gate(name: str, data_dir: str | None, download: bool, seed: int) -> Da
 
 DATASETS: dict[str, Callable[[str | None, bool, int], Dataset]] = {
     "digits": lambda data_dir, download, seed: load_digits(),
-    "mnist": lambda data_dir, download, seed: load_mnist(data_dir, download=download),
+    "mnist": _load_mnist,
     **{name: functools.partial(_load_toy, name) for name in TOYS},
     **{name: functools.partial(_load_gate, name) for name in GATES},
 }
@@ -152,7 +167,7 @@ def load_dataset(
     ``multilabel``; all else is ``regression``.
 
     Args:
-        name_or_path: a name, or a file (see `mlpjax.tables.read_csv` and `mlpjax.tables.read_npz`).
+        name_or_path: a name, or a file (see `mlpjax.tables.read_csv` and `mlpjax.archives.read_npz`).
         targets: the target columns of a file.
         head: the problem, where it should not be guessed.
         data_dir: the folder of MNIST (see `mlpjax.idx.load_mnist`).

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.activations import relu, relu_derivative, sigmoid, softplus
+from mlpjax.activations import identity, relu, relu_derivative, sigmoid, softplus
 from mlpjax.errors import DataError
 
 
@@ -139,10 +139,6 @@ def relu_squared_error_dz(z: jax.Array, y: jax.Array) -> jax.Array:
     return (relu(z) - y) * relu_derivative(z)
 
 
-def _identity(z: jax.Array) -> jax.Array:
-    return z
-
-
 def _decide_each(yhat: jax.Array) -> jax.Array:
     return (yhat >= 0.5).astype(jnp.int32)
 
@@ -186,15 +182,31 @@ HEADS: dict[str, Head] = {
         _decide_class, _class_right, "accuracy", True,
     ),
     "regression": Head(
-        _identity, squared_error, squared_error_dz, _identity, _mean_square, "mse", False
+        identity, squared_error, squared_error_dz, identity, _mean_square, "mse", False
     ),
     "regression_relu": Head(
-        relu, relu_squared_error, relu_squared_error_dz, _identity, _relu_mean_square, "mse", False
+        relu, relu_squared_error, relu_squared_error_dz, identity, _relu_mean_square, "mse", False
     ),
 }  # fmt: skip
 
 
-def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+def as_array(value: Any, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Make a JAX array of what a caller gave; one that is a JAX array already stays as it is.
+
+    Integers of 8 bytes, which JAX would cut to 4 without a word, become ``dtype`` first.
+
+    >>> as_array(np.array([5_000_000_000]), jnp.float32)
+    Array([5.e+09], dtype=float32)
+    """
+    if isinstance(value, jax.Array):
+        return value
+    value = np.asarray(value)
+    if value.dtype.kind not in "fiubV":
+        raise DataError(f"got an array of dtype {value.dtype}: expected real numbers; encode labels as 0, 1, …")
+    return jnp.asarray(value.astype(dtype) if value.dtype.kind in "iu" and value.dtype.itemsize == 8 else value)
+
+
+def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike, weight: Any = None) -> jax.Array:
     """Bring labels to the form that the heads use: ``(m, n_L)`` of ``dtype``.
 
     Args:
@@ -204,6 +216,7 @@ def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike) -> j
             accepted if n_L = 1.
         n_L: the number of outputs.
         dtype: of the result.
+        weight: row weights ``(m,)``; the label of a row of weight 0 may be anything, such as −1.
 
     Raises:
         DataError: for any other shape or dtype, and for a label outside the classes. Under ``jit``, where a
@@ -213,20 +226,22 @@ def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike) -> j
     Array([[0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    check_targets(head, y, n_L)
-    y = jnp.asarray(y)
-    if head == "multiclass" and y.ndim == 1:
-        classes = jnp.arange(n_L, dtype=y.dtype)
+    check_targets(head, y, n_L, weight)
+    if head == "multiclass" and np.ndim(y) == 1:
+        # first of all int32: K classes may be more than the labels' own dtype can count
+        y = (y if isinstance(y, jax.Array) else np.asarray(y)).astype(jnp.int32)
+        classes = jnp.arange(n_L, dtype=jnp.int32)
         matrix = (y[:, None] == classes[None, :]).astype(dtype)
         inside = (y >= 0) & (y < n_L)
         return jnp.where(inside[:, None], matrix, jnp.nan)
+    y = as_array(y, dtype)
     matrix = jnp.reshape(y, (y.shape[0], n_L)).astype(dtype)
     if head.startswith("regression"):
         return matrix
     return jnp.where((matrix >= 0) & (matrix <= 1), matrix, jnp.nan)
 
 
-def check_targets(head: str, y: Any, n_L: int) -> None:
+def check_targets(head: str, y: Any, n_L: int, weight: Any = None) -> None:
     """Raise the `DataError` of `target_matrix`, without computing anything on a device.
 
     >>> check_targets("multiclass", np.array([0, 3]), 3)
@@ -234,8 +249,14 @@ def check_targets(head: str, y: Any, n_L: int) -> None:
         ...
     mlpjax.errors.DataError: y has a label outside the classes: 3 in row 1, expected 0 to 2 for 3 classes
     """
-    _check_target_shape(head, y if hasattr(y, "shape") else np.asarray(y), n_L)
-    _check_target_values(head, y, n_L)
+    y = y if hasattr(y, "shape") else np.asarray(y)
+    _check_target_shape(head, y, n_L)
+    try:
+        seen = np.ones(y.shape[0], bool) if weight is None else np.asarray(weight) != 0
+        labels = np.asarray(y)
+    except jax.errors.TracerArrayConversionError:
+        return
+    _check_target_values(head, labels, n_L, seen)
 
 
 def _check_target_shape(head: str, y: jax.Array | np.ndarray, n_L: int) -> None:
@@ -247,24 +268,25 @@ def _check_target_shape(head: str, y: jax.Array | np.ndarray, n_L: int) -> None:
         expected = f"(m, {n_L})" + (" or (m,)" if n_L == 1 else "")
     if y.ndim == 0 or not right:
         raise DataError(f"y has shape {y.shape}: head {head!r} with {n_L} outputs expects {expected}")
+    if not any(jnp.issubdtype(y.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise DataError(f"y has dtype {y.dtype}: expected numbers; encode labels as integers 0, 1, …")
     if head == "multiclass" and y.ndim == 1 and not jnp.issubdtype(y.dtype, jnp.integer):
         raise DataError(f"y has dtype {y.dtype}: class labels (m,) must be integers 0 to {n_L - 1}")
 
 
-def _check_target_values(head: str, y: Any, n_L: int) -> None:
+def _check_target_values(head: str, labels: np.ndarray, n_L: int, seen: np.ndarray) -> None:
     """Check the labels' range on the host, where they have values."""
     if head.startswith("regression"):
         return
-    try:
-        labels = np.asarray(y)
-    except jax.errors.TracerArrayConversionError:
-        return
+    if len(seen) != len(labels):
+        return  # another check says so
     if head == "multiclass" and labels.ndim == 1:
         bad = (labels < 0) | (labels >= n_L)
         expected = f"0 to {n_L - 1} for {n_L} classes"
     else:
         bad = ((labels < 0) | (labels > 1) | (labels != labels)).reshape(len(labels), -1).any(axis=1)
         expected = "0 or 1"
+    bad &= seen
     if bad.any():
         row = int(np.argmax(bad))
         raise DataError(
@@ -272,7 +294,7 @@ def _check_target_values(head: str, y: Any, n_L: int) -> None:
         )
     if head == "multiclass" and labels.ndim == 2:
         sums = labels.astype(np.float64).sum(axis=1)
-        off = np.abs(sums - 1) > 1e-3
+        off = (np.abs(sums - 1) > 1e-3) & seen
         if off.any():
             row = int(np.argmax(off))
             raise DataError(

@@ -10,14 +10,11 @@ import os
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from mlpjax.errors import DataError
-
-if TYPE_CHECKING:
-    from mlpjax.data import Dataset
 
 MAX_BYTES = 2**30
 """No idx file may hold more."""
@@ -62,8 +59,10 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     return _parse(path, _content(path))
 
 
-def load_mnist(data_dir: str | None = None, *, download: bool = False) -> Dataset:
-    """Load MNIST: x (60000, 784) uint8 in 0 … 255, y (60000,) int32, and the 10000 test examples apart.
+def load_mnist(
+    data_dir: str | None = None, *, download: bool = False
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Load MNIST: ``((x, y), (x_test, y_test))``, 60000 examples to train on and 10000 to test on.
 
     Every file is verified by its SHA-256 before it is used.
 
@@ -71,6 +70,9 @@ def load_mnist(data_dir: str | None = None, *, download: bool = False) -> Datase
         data_dir: the folder that holds the four files, or whose subfolder ``mnist`` does, each plain or as
             ``.gz``. ``None``: the environment variable ``MLPJAX_DATA_DIR``, else ``mlpjax`` in the user's cache.
         download: fetch the files that are missing into the subfolder ``mnist``; only then is the network used.
+
+    Returns:
+        The images, (m, 28, 28) uint8 in 0 … 255, and the digits, (m,) int32, of both parts.
 
     Raises:
         DataError: a file is missing, damaged, or not the one of MNIST; or no mirror delivered it.
@@ -80,8 +82,6 @@ def load_mnist(data_dir: str | None = None, *, download: bool = False) -> Datase
         ...
     mlpjax.errors.DataError: MNIST: train-images-idx3-ubyte(.gz) is not in /no/such/folder or ...
     """
-    from mlpjax.data import Dataset  # mlpjax.data imports this module
-
     folder = data_folder(data_dir)
     parts = {}
     for name in MNIST_SHA256:
@@ -95,16 +95,7 @@ def load_mnist(data_dir: str | None = None, *, download: bool = False) -> Datase
             )
         parts[name] = _verified(path, name)
     x, y, x_test, y_test = parts.values()
-    return Dataset(
-        name="mnist",
-        x=x.reshape(len(x), -1),
-        y=y.astype(np.int32),
-        head="multiclass",
-        classes=tuple(range(10)),
-        targets=("digit",),
-        test=(x_test.reshape(len(x_test), -1), y_test.astype(np.int32)),
-        image_shape=x.shape[1:],
-    )
+    return (x, y.astype(np.int32)), (x_test, y_test.astype(np.int32))
 
 
 def data_folder(data_dir: str | None) -> Path:

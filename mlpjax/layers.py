@@ -50,7 +50,7 @@ def affine_forward(
 def affine_backward(
     dz: jax.Array, cache: AffineCache, compute_dtype: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """DX = dZ Wᵀ, dW = Xᵀ dZ, db = Σᵢ dzᵢ; from ``dz (m, n_out)``.
+    """dX = dZ Wᵀ, dW = Xᵀ dZ, db = Σᵢ dzᵢ; from ``dz (m, n_out)``.
 
     Source: ``deep-back-dAprev``, ``deep-back-dW``, ``deep-back-db``.
 
@@ -81,13 +81,14 @@ def dropout_forward(a: jax.Array, rate: float | jax.Array, key: jax.Array) -> tu
     >>> sorted(set(out.ravel().tolist()))
     [0.0, 2.0]
     """
-    keep = jax.random.bernoulli(key, 1 - jnp.asarray(rate, a.dtype), a.shape)
+    rate = jnp.asarray(rate, a.dtype)
+    keep = jax.random.bernoulli(key, 1 - rate, a.shape)
     mask = keep.astype(a.dtype) / (1 - rate)
     return a * mask, DropoutCache(mask)
 
 
 def dropout_backward(da: jax.Array, cache: DropoutCache) -> jax.Array:
-    """DA ⊙ M/(1 − rate), with the mask of the forward pass. Source: ``reg-dropout-backward``.
+    """dA ⊙ M/(1 − rate), with the mask of the forward pass. Source: ``reg-dropout-backward``.
 
     >>> dropout_backward(jnp.array([[3.0, 3.0]]), DropoutCache(jnp.array([[2.0, 0.0]])))
     Array([[6., 0.]], dtype=float32)

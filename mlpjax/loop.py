@@ -276,16 +276,16 @@ class Loop:
 
 
 def _means(reports: Report) -> dict[str, float]:
-    """Means over batches, weighted by weight sums, in float64."""
+    """Means over batches, weighted by weight sums, in float64; over nothing, NaN."""
     weight = np.asarray(reports.weight_sum, np.float64)
     seen = weight > 0  # a batch of no weight may hold anything
-    total = weight.sum() or 1.0
+    total = weight.sum()
     sums = {
         "loss": weight * np.asarray(reports.data_loss, np.float64),
         "penalty": weight * np.asarray(reports.penalty, np.float64),
         "metric": np.asarray(reports.metric_sum, np.float64),
     }
-    return {name: float(values[seen].sum() / total) for name, values in sums.items()}
+    return {name: float(values[seen].sum() / total) if total > 0 else np.nan for name, values in sums.items()}
 
 
 def _concatenate(reports: list[Report]) -> Report:

@@ -13,60 +13,18 @@ Source: lecture, section *Deep networks*.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mlpjax.activations import ACTIVATIONS
-from mlpjax.checks import check_input, check_rows, row_weights
+from mlpjax import passes
+from mlpjax.checks import absent_as_zero, check_input, row_weights
 from mlpjax.config import Config
-from mlpjax.heads import HEADS, target_matrix
-from mlpjax.layers import (
-    AffineCache,
-    BatchNormCache,
-    BatchNormState,
-    DropoutCache,
-    affine_backward,
-    affine_forward,
-    batch_norm_backward,
-    batch_norm_forward,
-    batch_norm_inference,
-    batch_norm_update,
-    dropout_backward,
-    dropout_forward,
-)
-from mlpjax.parameters import Aux, Batch, Layer, Params, State
-from mlpjax.penalties import PENALTIES, Penalty
-
-
-class _HiddenCache(NamedTuple):
-    """What the forward pass of a hidden layer remembers: z is the activation's input, after batch-norm."""
-
-    affine: AffineCache
-    norm: BatchNormCache | None
-    z: jax.Array
-    dropout: DropoutCache | None
-
-
-class _Cache(NamedTuple):
-    """What the whole forward pass remembers: input dropout, hidden layers 1 … L − 1, the output layer."""
-
-    input_dropout: DropoutCache | None
-    hidden: tuple[_HiddenCache, ...]
-    output: AffineCache
-
-
-class _Pass(NamedTuple):
-    """A forward pass over a batch: scores, targets ``(m, n_L)``, row weights p = w/Σw, Σw, new state, cache."""
-
-    z: jax.Array
-    y: jax.Array
-    p: jax.Array
-    weight_sum: jax.Array
-    state: State
-    cache: _Cache
+from mlpjax.errors import DataError
+from mlpjax.heads import HEADS
+from mlpjax.parameters import Aux, Batch, Params, State
 
 
 def forward(
@@ -87,8 +45,10 @@ def forward(
         state: from `init`, or from the step before.
         x: ``(m, n_0)``, any real dtype.
         train: use the batch's statistics and drop units; otherwise the running statistics, dropping nothing.
+            It decides the program: under ``jax.jit`` give ``static_argnames="train"``.
         key: needed when training with dropout; layer l draws from ``fold_in(key, l)``, the input being layer 0.
-        weight: ``(m,)``, weighs the batch statistics; a row of weight 0 is not seen by them.
+        weight: ``(m,)``, weighs the batch statistics; a row of weight 0 is not seen by them. What is not finite
+            in such a row counts as 0.
 
     Returns:
         ``(z, state)``: the last pre-activation ``(m, n_L)`` and the state after this batch (unchanged when not
@@ -106,7 +66,9 @@ def forward(
     """
     x = check_input(config, params, state, x, train, key)
     p, weight_sum = row_weights(weight, x.shape[0], x.dtype)
-    z, state, _ = _forward(config, params, state, x, p, weight_sum, train, key)
+    if weight is not None:
+        x = absent_as_zero(x, p)
+    z, state, _ = passes.run_forward(config, params, state, x, p, weight_sum, train, key)
     return z, state
 
 
@@ -131,6 +93,9 @@ def decide(config: Config, yhat: jax.Array) -> jax.Array:
     >>> decide(Config(sizes=(2, 3)), jnp.array([[0.2, 0.5, 0.3]]))
     Array([1], dtype=int32)
     """
+    yhat = jnp.asarray(yhat)
+    if yhat.ndim != 2 or yhat.shape[1] != config.sizes[-1]:
+        raise DataError(f"yhat has shape {yhat.shape}: expected (m, {config.sizes[-1]}), as mlpjax.predict returns it")
     return HEADS[config.head].decide(yhat)
 
 
@@ -164,7 +129,7 @@ def loss(
     >>> J.round(4)  # log 3: every class is equally likely
     Array(1.0986, dtype=float32)
     """
-    return _objective(config, params, _pass(config, params, state, batch, train, key))
+    return passes.objective(config, params, passes.run_pass(config, params, state, batch, train, key))
 
 
 def backward(
@@ -191,9 +156,9 @@ def backward(
     >>> grads[0].b.round(4)  # ŷ − y
     Array([-0.6667,  0.3333,  0.3333], dtype=float32)
     """
-    this = _pass(config, params, state, batch, train, key)
-    grads, _ = _backward(config, params, this)
-    return _objective(config, params, this), grads
+    this = passes.run_pass(config, params, state, batch, train, key)
+    grads, _ = passes.run_backward(config, params, this)
+    return passes.objective(config, params, this), grads
 
 
 def autodiff(
@@ -230,11 +195,11 @@ def input_gradient(
     The arguments are those of `loss`, but nothing is dropped unless asked. Source: ``deep-back-dAprev``.
 
     >>> config = Config(sizes=(2, 1), head="regression")
-    >>> params = (Layer(W=jnp.array([[2.0], [3.0]]), b=jnp.zeros(1)),)
+    >>> params = (mlpjax.Layer(W=jnp.array([[2.0], [3.0]]), b=jnp.zeros(1)),)
     >>> input_gradient(config, params, (), Batch(jnp.ones((1, 2)), jnp.array([4.0])))  # (ŷ − y) Wᵀ
     Array([[2., 3.]], dtype=float32)
     """
-    _, dx = _backward(config, params, _pass(config, params, state, batch, train, key))
+    _, dx = passes.run_backward(config, params, passes.run_pass(config, params, state, batch, train, key))
     return dx
 
 
@@ -246,129 +211,10 @@ def apply_update(
     ``optimizer`` is any `optax.GradientTransformation`; ``extra`` goes to its ``update`` (``value=`` for
     reduce-on-plateau, ``value_fn=`` for L-BFGS). Source: ``deep-update``.
 
-    >>> params, grads = (Layer(W=jnp.array([[1.0]])),), (Layer(W=jnp.array([[0.5]])),)
+    >>> params, grads = (mlpjax.Layer(W=jnp.array([[1.0]])),), (mlpjax.Layer(W=jnp.array([[0.5]])),)
     >>> optimizer = optax.sgd(0.1)
     >>> apply_update(optimizer, grads, optimizer.init(params), params)[0][0].W
     Array([[0.95]], dtype=float32)
     """
     updates, opt_state = optimizer.update(grads, opt_state, params, **extra)
     return optax.apply_updates(params, updates), opt_state
-
-
-def _pass(config: Config, params: Params, state: State, batch: Batch, train: bool, key: jax.Array | None) -> _Pass:
-    x = check_input(config, params, state, batch.x, train, key)
-    y = target_matrix(config.head, batch.y, config.sizes[-1], x.dtype)
-    check_rows(x, y)
-    p, weight_sum = row_weights(batch.weight, x.shape[0], x.dtype)
-    z, state, cache = _forward(config, params, state, x, p, weight_sum, train, key)
-    return _Pass(z, y, p, weight_sum, state, cache)
-
-
-def _objective(config: Config, params: Params, this: _Pass) -> tuple[jax.Array, Aux]:
-    losses = HEADS[config.head].loss(this.z, this.y)
-    # a row of weight 0 is absent, even one whose loss overflows
-    data_loss = jnp.sum(jnp.where(this.p > 0, this.p * losses, 0))
-    penalty = jnp.zeros_like(data_loss)
-    if (active := _active_penalty(config)) is not None:
-        rule, strengths = active
-        penalty = sum((rule.f(layer.W, *strengths) for layer in params), penalty)
-    aux = Aux(this.state, data_loss, penalty, this.weight_sum, this.z)
-    return data_loss + penalty, aux
-
-
-def _forward(
-    config: Config,
-    params: Params,
-    state: State,
-    x: jax.Array,
-    p: jax.Array,
-    weight_sum: jax.Array,
-    train: bool,
-    key: jax.Array | None,
-) -> tuple[jax.Array, State, _Cache]:
-    """The layers from l = 1 to L, each with what its backward pass needs."""
-    a, input_dropout = _drop(config, 0, x, train, key)
-    hidden: list[_HiddenCache] = []
-    new_state: list[BatchNormState] = []
-    for l in range(1, config.depth):
-        layer = params[l - 1]
-        z, affine = affine_forward(a, layer.W, layer.b, config.compute_dtype)
-        norm = None
-        if layer.gamma is not None and layer.beta is not None:
-            before = state[l - 1]
-            if train:
-                z, norm, (mean, var) = batch_norm_forward(z, layer.gamma, layer.beta, p)
-                after = batch_norm_update(before, mean, var)
-                # a batch of no weight was not seen
-                new_state.append(jax.tree.map(lambda new, old: jnp.where(weight_sum > 0, new, old), after, before))
-            else:
-                z, norm = batch_norm_inference(z, layer.gamma, layer.beta, before)
-        a = ACTIVATIONS[config.activations[l - 1]].f(z, *_slope(layer))
-        a, dropout = _drop(config, l, a, train, key)
-        hidden.append(_HiddenCache(affine, norm, z, dropout))
-    z, output = affine_forward(a, params[-1].W, params[-1].b, config.compute_dtype)
-    return z, tuple(new_state) if train else state, _Cache(input_dropout, tuple(hidden), output)
-
-
-def _backward(config: Config, params: Params, this: _Pass) -> tuple[Params, jax.Array]:
-    """The recursion from dZ[L] down to dX: the gradients of all layers, and dX."""
-    dz = HEADS[config.head].dz(this.z, this.y) * this.p[:, None]
-    da, dW, db = affine_backward(dz, this.cache.output, config.compute_dtype)
-    grads = [_gradients(config, params[-1], dW, db)]
-    for l in range(config.depth - 1, 0, -1):
-        layer, remembered = params[l - 1], this.cache.hidden[l - 1]
-        activation = ACTIVATIONS[config.activations[l - 1]]
-        dgamma = dbeta = dslope = None
-        if remembered.dropout is not None:
-            da = dropout_backward(da, remembered.dropout)
-        if activation.df_dslope is not None:
-            dslope = jnp.sum(da * activation.df_dslope(remembered.z), axis=0)
-        dz = da * activation.df(remembered.z, *_slope(layer))
-        if remembered.norm is not None:
-            dz, dgamma, dbeta = batch_norm_backward(dz, remembered.norm)
-        da, dW, db = affine_backward(dz, remembered.affine, config.compute_dtype)
-        grads.append(_gradients(config, layer, dW, db, dgamma, dbeta, dslope))
-    if this.cache.input_dropout is not None:
-        da = dropout_backward(da, this.cache.input_dropout)
-    return tuple(reversed(grads)), da
-
-
-def _gradients(
-    config: Config,
-    layer: Layer,
-    dW: jax.Array,
-    db: jax.Array,
-    dgamma: jax.Array | None = None,
-    dbeta: jax.Array | None = None,
-    dslope: jax.Array | None = None,
-) -> Layer:
-    """One layer's gradient: the penalty's added to dW, and no db where there is no b."""
-    if (active := _active_penalty(config)) is not None:
-        rule, strengths = active
-        dW = dW + rule.df(layer.W, *strengths)
-    return Layer(W=dW, b=None if layer.b is None else db, gamma=dgamma, beta=dbeta, slope=dslope)
-
-
-def _active_penalty(config: Config) -> tuple[Penalty, tuple[Any, ...]] | None:
-    """The entry of `PENALTIES` that the config asks for, with its strengths."""
-    if config.l1 is not None and config.l2 is not None:
-        return PENALTIES["elastic_net"], (config.l1, config.l2)
-    if config.l1 is not None:
-        return PENALTIES["l1"], (config.l1,)
-    if config.l2 is not None:
-        return PENALTIES["l2"], (config.l2,)
-    return None
-
-
-def _drop(
-    config: Config, l: int, a: jax.Array, train: bool, key: jax.Array | None
-) -> tuple[jax.Array, DropoutCache | None]:
-    rate = config.dropout_rate(l)
-    if not train or rate is None or key is None:
-        return a, None
-    return dropout_forward(a, rate, jax.random.fold_in(key, l))
-
-
-def _slope(layer: Layer) -> tuple[jax.Array, ...]:
-    """The extra argument of an activation with a learnt slope."""
-    return () if layer.slope is None else (layer.slope,)

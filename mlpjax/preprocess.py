@@ -12,7 +12,6 @@ import numpy as np
 
 from mlpjax.errors import DataError, unknown_name
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 _BLOCK_ROWS = 2048
 """Rows that are held in float64 at a time: 13 MB for MNIST, whose whole would take 376 MB."""
 
@@ -137,27 +136,6 @@ SCALERS: dict[str, Callable[[np.ndarray], Scaler]] = {
     "none": lambda x: no_scaling(x.shape[1]),
 }
 """The scalings by name: each takes the training part (m, n0)."""
-
-
-def check_finite(x: np.ndarray, name: str) -> None:
-    """Refuse an array (m,) or (m, n) that has a value which is not finite in float32.
-
-    Raises:
-        DataError: naming the first such row and column, both counted from 0.
-
-    >>> check_finite(np.array([[1.0, 2.0], [3.0, np.nan]]), "x")
-    Traceback (most recent call last):
-        ...
-    mlpjax.errors.DataError: x: row 1, column 1 (from 0) is nan: expected a finite number; ...
-    """
-    # minimum and maximum pass a nan on, and take no memory
-    if x.dtype.kind != "f" or x.size == 0 or (float(x.min()) >= -FLOAT32_MAX and float(x.max()) <= FLOAT32_MAX):
-        return
-    row, *column = np.argwhere(~(np.abs(x) <= np.float64(FLOAT32_MAX)))[0].tolist()
-    place = f"row {row}" + "".join(f", column {k}" for k in column)
-    raise DataError(
-        f"{name}: {place} (from 0) is {x[(row, *column)]}: expected a finite number; correct it or leave the row out"
-    )
 
 
 def _blocks(m: int) -> Iterator[slice]:

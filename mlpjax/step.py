@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlpjax.checks import row_weights
+from mlpjax.checks import check_count, check_is_batch, row_weights
 from mlpjax.config import Config
-from mlpjax.errors import ConfigError
-from mlpjax.heads import HEADS, target_matrix
+from mlpjax.heads import HEADS, as_array, target_matrix
 from mlpjax.mlp import apply_update, loss
 from mlpjax.parameters import Aux, Batch, Params, State
 
@@ -77,7 +76,7 @@ def train_step(
         optax.with_extra_args_support(optimizer), grads, opt_state, params, value=J, grad=grads, value_fn=value_fn
     )
     new = TrainState(new_params, aux.state, new_opt_state)
-    seen = aux.weight_sum > 0
+    seen = aux.weight_sum != 0
     kept = jax.tree.map(lambda after, before: jnp.where(seen, after, before), new, train_state)
     return kept, _report(config, J, aux, batch)
 
@@ -158,7 +157,7 @@ def batch_rows(order: np.ndarray, batch_size: int, n_batches: int) -> np.ndarray
     return rows.reshape(n_batches, batch_size)
 
 
-# typed: 2.0 is not taken for the 2 that was asked for before
+# typed: 2.0 and True are not taken for the 2 that was asked for before
 @functools.lru_cache(maxsize=None, typed=True)
 def accumulate(grad_fn: GradFn, chunks: int) -> GradFn:
     """Return a gradient function that takes a batch in ``chunks`` parts, one after another, to save memory.
@@ -178,19 +177,22 @@ def accumulate(grad_fn: GradFn, chunks: int) -> GradFn:
     >>> bool(jnp.allclose(whole[0].W, parts[0].W, rtol=1e-6))
     True
     """
-    if not isinstance(chunks, int) or chunks < 1:
-        raise ConfigError(f"accumulation over {chunks!r} parts: expected an integer ≥ 1")
+    check_count("chunks", chunks)
+    if chunks == 1:
+        return grad_fn
 
     def accumulated(
         config: Config, params: Params, state: State, batch: Batch, key: jax.Array | None = None, *, train: bool = True
     ) -> tuple[tuple[jax.Array, Aux], Params]:
         m = jnp.shape(batch.x)[0]
-        data = Batch(*(value if value is None else jnp.asarray(value) for value in batch))
+        check_is_batch(batch)
+        dtype = params[0].W.dtype
+        data = Batch(*(value if value is None else as_array(value, dtype) for value in batch))
         rows = jnp.asarray(batch_rows(np.arange(m), -(-m // chunks), chunks))
         p, weight_sum = row_weights(batch.weight, m, params[0].W.dtype)
         share = jnp.sum(jnp.where(rows >= 0, p[jnp.maximum(rows, 0)], 0), axis=1)
         # without any weight each part says the same: the penalty
-        share = jnp.where(weight_sum > 0, share, 1 / chunks)
+        share = jnp.where(weight_sum == 0, 1 / chunks, share)
 
         def body(carry: tuple[Any, State], part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
             total, state = carry
@@ -212,7 +214,7 @@ def accumulate(grad_fn: GradFn, chunks: int) -> GradFn:
 
 
 def _report(config: Config, J: jax.Array, aux: Aux, batch: Batch) -> Report:
-    y = target_matrix(config.head, batch.y, config.sizes[-1], aux.z.dtype)
+    y = target_matrix(config.head, batch.y, config.sizes[-1], aux.z.dtype, batch.weight)
     metric = HEADS[config.head].metric(aux.z, y)
     weighted = metric if batch.weight is None else jnp.where(batch.weight > 0, batch.weight * metric, 0)
     return Report(J, aux.data_loss, aux.penalty, jnp.sum(weighted), aux.weight_sum)

@@ -1,6 +1,6 @@
-"""The user's own data: CSV and NPZ files, read into features and raw target columns.
+"""The user's own data: the record `Table` of features and raw target columns, and CSV files read into it.
 
-Every error is one line that names the file, the line (from 1) or row (from 0), the column, and what to do.
+Every error is one line that names the file, the line (from 1), the column, and what to do.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ import itertools
 import math
 import os
 import re
-import zipfile
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from mlpjax.errors import DataError, listed
-from mlpjax.preprocess import FLOAT32_MAX, check_finite
+from mlpjax.finite import FLOAT32_MAX
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +66,8 @@ def read_csv(
 
     Args:
         path: a file in UTF-8.
-        targets: the names of the columns to predict; "-1" is the last column, "-2" the one before it.
+        targets: the columns to predict, by name; a number that no column has as its name is a position, from
+            "0", or from "-1" for the last column.
         features: the columns of ``x``, in this order; other columns are ignored. ``None``: all but the targets.
         text_targets: leave the targets as the text that the file has.
 
@@ -90,57 +88,6 @@ def read_csv(
             return _read_table(path, file, targets, features, text_targets)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
-
-
-def read_npz(path: str | os.PathLike[str], targets: Sequence[str] = ()) -> Table:
-    """Read the arrays ``x`` and ``y`` (or ``X``, ``Y``) of an ``.npz`` file, never running code from it.
-
-    ``x`` is (m, …) numbers and is flattened to (m, n0). ``y`` is (m,), or (m, n_L) for n_L targets, which are
-    then named ``y[0]``, ``y[1]``, …. Arrays ``x_test`` and ``y_test`` are the test part.
-
-    Args:
-        path: the file.
-        targets: other arrays to use as ``y``, or one column of such an array: ``labels``, ``y[1]``.
-
-    Raises:
-        DataError: the file is damaged, holds Python objects, lacks an array, or the arrays do not fit.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "own.npz")
-    ...     np.savez(path, x=np.eye(2), y=np.array(["cat", "dog"]))
-    ...     table = read_npz(path)
-    >>> table.targets, table.x.tolist(), table.y[0].tolist()
-    (('y',), [[1.0, 0.0], [0.0, 1.0]], ['cat', 'dog'])
-    """
-    path = os.fspath(path)
-    try:
-        with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise DataError(f"{path}: is no .npz file, or a damaged one: write it with numpy.savez")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return _read_archive(path, archive, targets)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
-
-
-def _read_archive(path: str, archive: NpzFile, targets: Sequence[str]) -> Table:
-    key = "X" if "X" in archive and "x" not in archive else "x"
-    x, image_shape = _npz_x(path, archive, key)
-    names = tuple(targets) or (("Y",) if "Y" in archive and "y" not in archive else ("y",))
-    y, labels = _npz_y(path, archive, names, "", len(x))
-    test = None
-    if f"{key}_test" in archive or any(f"{_base(name)}_test" in archive for name in names):
-        x_test, _ = _npz_x(path, archive, f"{key}_test")
-        y_test, _ = _npz_y(path, archive, names, "_test", len(x_test))
-        if x_test.shape[1] != x.shape[1] or len(y_test) != len(y):
-            raise DataError(
-                f"{path}: {key} has {x.shape[1]} features and {len(y)} targets, {key}_test has "
-                f"{x_test.shape[1]} and {len(y_test)}: store both parts alike"
-            )
-        test = x_test, y_test
-    return Table(path=path, x=x, y=y, features=None, targets=labels, test=test, image_shape=image_shape)
 
 
 def _read_table(
@@ -243,6 +190,10 @@ def _choose(
                 f"{path}: lacks the feature columns {listed(missing)}, which the model was trained on; "
                 f"columns: {listed(columns)}"
             )
+        if taken := set(chosen) & set(features):
+            raise DataError(
+                f"{path}: {min(taken)!r} is one of the features of the model, not its target: name the target column"
+            )
         return chosen, tuple(features)
     rest = tuple(name for name in columns if name not in chosen)
     if not rest:
@@ -254,12 +205,16 @@ def _choose(
 
 
 def _resolve(path: str, columns: list[str], name: str) -> str:
+    """Return the name of a column that is given by its name, or else by its position."""
     if name in columns:
         return name
-    if re.fullmatch(r"-\d+", name) and 1 <= -int(name) <= len(columns):
-        return columns[int(name)]
     close = difflib.get_close_matches(name, columns, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
+    if re.fullmatch(r"-?\d+", name):
+        # more digits than int() takes are out of range too
+        if len(name) < 10 and -len(columns) <= int(name) < len(columns):
+            return columns[int(name)]
+        hint += "a number counts the columns from 0, or from -1 for the last; "
     raise DataError(f"{path}: has no column {name!r}: {hint}columns: {listed(columns)}")
 
 
@@ -315,59 +270,3 @@ def _target(path: str, name: str, cells: list[str], lines: Sequence[int]) -> np.
         # int(cell) keeps the digits that a float has not
         return np.array([int(c) if c.lstrip("+-").isdigit() else int(float(c)) for c in cells], dtype=np.int64)
     return np.array(numbers)
-
-
-def _npz_x(path: str, archive: NpzFile, key: str) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    x = _array(path, archive, key)
-    if x.dtype.kind not in "biuf" or x.ndim < 2 or x.size == 0:
-        raise DataError(f"{path}: {key} has the shape {x.shape} of {x.dtype}: expected numbers (examples, features)")
-    image_shape = x.shape[1:] if x.ndim == 3 else None
-    x = x.reshape(len(x), -1)
-    check_finite(x, f"{path}: {key}")
-    return x if x.dtype == np.uint8 else x.astype(np.float32), image_shape
-
-
-def _npz_y(
-    path: str, archive: NpzFile, names: Sequence[str], suffix: str, m: int
-) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
-    """Return the target columns and their names."""
-    columns: dict[str, np.ndarray] = {}
-    for name in names:
-        base = _base(name)
-        key = base + suffix
-        y = _array(path, archive, key)
-        if y.dtype.kind not in "biufU" or y.ndim not in (1, 2) or len(y) != m or y.size == 0:
-            raise DataError(
-                f"{path}: {key} has the shape {y.shape} of {y.dtype}: expected numbers or text, ({m},) or "
-                f"({m}, targets), for the {m} rows of x{suffix}"
-            )
-        check_finite(y, f"{path}: {key}")
-        y = y.astype(object) if y.dtype.kind == "U" else y
-        if name != base:
-            j = int(name[len(base) + 1 : -1])
-            if y.ndim == 1 or j >= y.shape[1]:
-                raise DataError(f"{path}: {key} has the shape {y.shape}, and no column {j}: columns count from 0")
-            columns[name] = y[:, j]
-        elif y.ndim == 2 and y.shape[1] != 1:
-            columns |= {f"{name}[{j}]": y[:, j] for j in range(y.shape[1])}
-        else:
-            columns[name] = y.reshape(m)
-    return tuple(columns.values()), tuple(columns)
-
-
-def _base(name: str) -> str:
-    """Return the array of a target: ``y`` of ``y[1]``."""
-    return re.sub(r"\[\d+\]$", "", name)
-
-
-def _array(path: str, archive: NpzFile, key: str) -> np.ndarray:
-    if key not in archive:
-        raise DataError(f"{path}: has no array {key!r}; it holds: {listed(archive) or 'nothing'}")
-    try:
-        # a member that is no .npy comes as bytes
-        return np.asarray(archive[key])
-    except (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: the array {key!r} cannot be read ({error}); it holds: {listed(archive)}; "
-            "write plain arrays with numpy.savez"
-        ) from error

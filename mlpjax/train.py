@@ -93,7 +93,7 @@ def fit(
 
     Returns:
         A `FitResult`. The columns of its history: ``epoch``; ``train_loss`` (data loss) and ``train_metric``,
-        means over the batches of the epoch while it trained; ``penalty``, its mean over the steps;
+        means over the batches of the epoch while it trained; ``penalty``, likewise;
         ``valid_loss``, ``valid_metric``; ``seconds`` since the start of training. All means are weighted by
         weight sums.
 
@@ -169,11 +169,14 @@ def _with_class_weight(config: Config, data: Batch, class_weight: Sequence[float
     if class_weight is None:
         return data
     y = np.asarray(data.y)
-    if config.head not in ("binary", "multiclass") or y.ndim != 1:
+    y = y.argmax(axis=1) if config.head == "multiclass" and y.ndim == 2 and set(np.unique(y)) <= {0, 1} else y
+    y = y.reshape(-1) if config.head == "binary" else y
+    if config.head not in ("binary", "multiclass") or y.ndim != 1 or (y != y.astype(np.int32)).any():
         raise InputError(
-            f"class_weight needs integer class labels (m,): head {config.head!r} has y of shape {y.shape}; "
+            f"class_weight needs one class per example: head {config.head!r} has y of shape {y.shape}; "
             "give weights in the batch instead"
         )
+    y = y.astype(np.int32)
     n_classes = 2 if config.head == "binary" else config.sizes[-1]
     if isinstance(class_weight, str) and class_weight != "balanced":
         raise ConfigError(f"class_weight is {class_weight!r}: expected 'balanced' or one number per class")

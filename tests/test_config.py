@@ -168,7 +168,13 @@ def test_traced_numbers_pass():
 
 def test_config_imports_no_jax():
     """So that the command line explains itself at once."""
-    code = "import sys, mlpjax; mlpjax.Config(); sys.exit('jax' in sys.modules)"
+    code = "import sys, mlpjax.config; mlpjax.config.Config(); sys.exit('jax' in sys.modules)"
+    root = pathlib.Path(mlpjax.__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_config_is_a_pytree_before_anything_else_is_used():
+    code = "import jax, mlpjax; assert jax.tree.leaves(mlpjax.Config(sizes=(2, 3), l2=0.5)) == [0.5]"
     root = pathlib.Path(mlpjax.__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpjax import idx
+from mlpjax.data import load_dataset
 from mlpjax.errors import DataError
 from mlpjax.idx import MNIST_SHA256, data_folder, load_mnist, read_idx
 
@@ -171,36 +172,52 @@ def write(folder: Path, compress: bool = True) -> Path:
     return folder
 
 
+def shape_of(parts) -> tuple[int, ...]:
+    """Give the shape of the training images."""
+    return parts[0][0].shape
+
+
 @pytest.mark.usefixtures("small", "no_network")
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("below", ["", "mnist"])
 def test_mnist_is_found_plain_or_packed_in_the_folder_or_below(tmp_path, compress, below):
     write(tmp_path / below, compress)
-    data = load_mnist(str(tmp_path))
-    assert (data.name, data.head, data.classes, data.image_shape) == ("mnist", "multiclass", tuple(range(10)), (2, 3))
-    assert data.x.dtype == np.uint8
-    assert data.y.dtype == np.int32
-    np.testing.assert_array_equal(data.x, np.arange(30).reshape(5, 6))
-    np.testing.assert_array_equal(data.y, [3, 1, 4, 1, 5])
-    assert data.test is not None
-    np.testing.assert_array_equal(data.test[0], np.arange(12).reshape(2, 6) + 100)
-    np.testing.assert_array_equal(data.test[1], [9, 2])
+    (x, y), (x_test, y_test) = load_mnist(str(tmp_path))
+    assert (x.dtype, x_test.dtype) == (np.uint8, np.uint8)
+    assert (y.dtype, y_test.dtype) == (np.int32, np.int32)
+    np.testing.assert_array_equal(x, np.arange(30).reshape(5, 2, 3))
+    np.testing.assert_array_equal(y, [3, 1, 4, 1, 5])
+    np.testing.assert_array_equal(x_test, np.arange(12).reshape(2, 2, 3) + 100)
+    np.testing.assert_array_equal(y_test, [9, 2])
     # a download that is asked for fetches only what is missing
     load_mnist(str(tmp_path), download=True)
+
+
+@pytest.mark.usefixtures("small", "no_network")
+def test_mnist_as_a_data_set(tmp_path):
+    mnist = load_dataset("mnist", data_dir=str(write(tmp_path)))
+    assert (mnist.name, mnist.head, mnist.classes) == ("mnist", "multiclass", tuple(range(10)))
+    assert (mnist.features, mnist.targets, mnist.image_shape) == (None, ("digit",), (2, 3))
+    assert (mnist.x.dtype, mnist.y.dtype) == (np.uint8, np.int32)
+    np.testing.assert_array_equal(mnist.x, np.arange(30).reshape(5, 6))
+    np.testing.assert_array_equal(mnist.y, [3, 1, 4, 1, 5])
+    assert mnist.test is not None
+    np.testing.assert_array_equal(mnist.test[0], np.arange(12).reshape(2, 6) + 100)
+    np.testing.assert_array_equal(mnist.test[1], [9, 2])
 
 
 @pytest.mark.usefixtures("small", "no_network")
 def test_the_folder_comes_from_the_argument_then_the_variable_then_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MLPJAX_DATA_DIR", str(write(tmp_path / "variable")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert load_mnist().x.shape == (5, 6)
+    assert shape_of(load_mnist()) == (5, 2, 3)
     with pytest.raises(DataError, match=r"is not in .*argument or .*mnist"):
         load_mnist(str(tmp_path / "argument"))
     monkeypatch.delenv("MLPJAX_DATA_DIR")
     with pytest.raises(DataError, match=f"is not in {tmp_path}/cache/mlpjax or {tmp_path}/cache/mlpjax/mnist: give"):
         load_mnist()
     write(tmp_path / "cache" / "mlpjax" / "mnist")
-    assert load_mnist().x.shape == (5, 6)
+    assert shape_of(load_mnist()) == (5, 2, 3)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data_folder(None) == tmp_path / ".cache" / "mlpjax"
@@ -269,7 +286,7 @@ def publish(files: dict[str, bytes], mirror: str) -> None:
 def test_the_download_fills_the_folder_once(tmp_path, server):
     files, asked = server
     publish(files, "first")
-    assert load_mnist(str(tmp_path / "new"), download=True).x.shape == (5, 6)
+    assert shape_of(load_mnist(str(tmp_path / "new"), download=True)) == (5, 2, 3)
     assert sorted(p.name for p in (tmp_path / "new" / "mnist").iterdir()) == sorted(f"{name}.gz" for name in SMALL)
     assert len(asked) == 4
     load_mnist(str(tmp_path / "new"), download=True)
@@ -303,7 +320,7 @@ def test_the_second_mirror_helps_when_the_first_fails(tmp_path, server, monkeypa
     elif damage == "huge":
         monkeypatch.setattr(idx, "MAX_DOWNLOAD", 1000)
         files[name] = bytes(1001)
-    assert load_mnist(str(tmp_path), download=True).x.shape == (5, 6)
+    assert shape_of(load_mnist(str(tmp_path), download=True)) == (5, 2, 3)
     assert "/second/train-images-idx3-ubyte.gz" in asked
 
 
@@ -358,10 +375,9 @@ def test_the_mirrors_are_https():
 @pytest.mark.skipif(not os.environ.get("MLPJAX_DATA_DIR"), reason="MLPJAX_DATA_DIR is not set")
 @pytest.mark.usefixtures("no_network")
 def test_the_real_mnist():
-    data = load_mnist()
-    assert data.test is not None
-    assert (data.x.shape, data.y.shape, data.image_shape) == ((60000, 784), (60000,), (28, 28))
-    assert (data.test[0].shape, data.test[1].shape) == ((10000, 784), (10000,))
-    assert np.bincount(data.y).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert data.y[:5].tolist() == [5, 0, 4, 1, 9]
-    assert math.isclose(data.x.mean(dtype=np.float64), 33.318421, abs_tol=1e-6)
+    (x, y), (x_test, y_test) = load_mnist()
+    assert (x.shape, y.shape) == ((60000, 28, 28), (60000,))
+    assert (x_test.shape, y_test.shape) == ((10000, 28, 28), (10000,))
+    assert np.bincount(y).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert y[:5].tolist() == [5, 0, 4, 1, 9]
+    assert math.isclose(x.mean(dtype=np.float64), 33.318421, abs_tol=1e-6)

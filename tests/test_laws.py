@@ -52,7 +52,7 @@ def test_only_ratios_of_weights_count(x64, config):
 
 
 @BOTH
-@pytest.mark.parametrize("filler", [0.0, 1e6])
+@pytest.mark.parametrize("filler", [0.0, 1e6, np.nan, np.inf])
 def test_padding_is_neutral(x64, config, filler):
     """Rows of weight 0, whatever is in them, change nothing; without weights the others count 1 each."""
     case = make_case(config)

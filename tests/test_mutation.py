@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from cases import assert_gradients_agree, assert_loss_matches_oracle, make_case, sizes_of
 
-from mlpjax import ACTIVATIONS, HEADS, PENALTIES, Config, layers, mlp
+from mlpjax import ACTIVATIONS, HEADS, PENALTIES, Config, layers, mlp, passes
 from mlpjax.layers import BatchNormState, DropoutCache
 
 SMALL_ERROR = 1.0005
@@ -143,7 +143,7 @@ def layer_backward():
     affine, norm = layers.affine_backward, layers.batch_norm_backward
     for i, name in enumerate(("dx", "dW", "db")):
         for kind, factor in (("sign", -1), ("scale", SMALL_ERROR), ("missing", 0)):
-            yield Mutant(f"affine {name} {kind}", mlp, "affine_backward", output(affine, i, factor), WEIGHTED)
+            yield Mutant(f"affine {name} {kind}", passes, "affine_backward", output(affine, i, factor), WEIGHTED)
 
     def transposed(which):
         def wrong(dz, cache, compute_dtype=None):
@@ -155,11 +155,11 @@ def layer_backward():
         return wrong
 
     for which in ("dx", "dW"):
-        yield Mutant(f"affine {which} with W transposed", mlp, "affine_backward", transposed(which), SQUARE)
+        yield Mutant(f"affine {which} with W transposed", passes, "affine_backward", transposed(which), SQUARE)
 
     for i, name in enumerate(("dz", "dgamma", "dbeta")):
         for kind, factor in (("sign", -1), ("scale", SMALL_ERROR), ("missing", 0)):
-            yield Mutant(f"batch-norm {name} {kind}", mlp, "batch_norm_backward", output(norm, i, factor), NORMED)
+            yield Mutant(f"batch-norm {name} {kind}", passes, "batch_norm_backward", output(norm, i, factor), NORMED)
 
     def norm_terms(mean=1.0, var=1.0, gamma=True, inv_std=True, equal_rows=False):
         def wrong(dout, cache):
@@ -183,7 +183,7 @@ def layer_backward():
         "1/σ dropped": {"inv_std": False},
         "p as 1/m": {"equal_rows": True},
     }.items():
-        yield Mutant(f"batch-norm {name}", mlp, "batch_norm_backward", norm_terms(**options), NORMED)
+        yield Mutant(f"batch-norm {name}", passes, "batch_norm_backward", norm_terms(**options), NORMED)
 
     for name, wrong in {
         "not rescaled": lambda da, cache: da * (cache.mask > 0),
@@ -192,11 +192,11 @@ def layer_backward():
         "scale": times(SMALL_ERROR, layers.dropout_backward),
         "sign": times(-1, layers.dropout_backward),
     }.items():
-        yield Mutant(f"dropout backward {name}", mlp, "dropout_backward", wrong, DROPPING)
+        yield Mutant(f"dropout backward {name}", passes, "dropout_backward", wrong, DROPPING)
 
 
 def network_backward():
-    recursion = mlp._backward
+    recursion = passes.run_backward
 
     def with_p(change):
         return lambda config, params, this: recursion(config, params, this._replace(p=change(this)))
@@ -207,7 +207,7 @@ def network_backward():
         "w/m for w/Σw": lambda this: this.p * this.weight_sum / this.p.shape[0],
         "w twice": lambda this: this.p * this.p,
     }.items():
-        yield Mutant(f"row weights: {name}", mlp, "_backward", with_p(change), WEIGHTED)
+        yield Mutant(f"row weights: {name}", passes, "run_backward", with_p(change), WEIGHTED)
 
     def in_layer(wrong):
         def gradients(config, layer, dW, *others):
@@ -215,12 +215,12 @@ def network_backward():
 
         return gradients
 
-    rule = mlp._gradients
+    rule = passes._gradients
     for name, wrong in {
         "penalty divided by the width": lambda c, l, dW, o: rule(c, l, dW * len(dW), *o)._replace(W=dW),
         "penalty on b": lambda c, l, dW, o: rule(c, l, dW, o[0] + c.l2 * l.b, *o[1:]),
     }.items():
-        yield Mutant(name, mlp, "_gradients", in_layer(wrong), PENALISED["l2"])
+        yield Mutant(name, passes, "_gradients", in_layer(wrong), PENALISED["l2"])
 
 
 def formulas_forward():
@@ -242,7 +242,7 @@ def layers_forward():
         "b subtracted": lambda x, W, b, compute_dtype: affine(x, W, -b),
         "scale": lambda x, W, b, compute_dtype: affine(x, SMALL_ERROR * W, b),
     }.items():
-        yield Mutant(f"affine forward {name}", mlp, "affine_forward", wrong, WEIGHTED)
+        yield Mutant(f"affine forward {name}", passes, "affine_forward", wrong, WEIGHTED)
 
     def norm(eps=1e-5, unbiased=False, equal_rows=False, beta_sign=1):
         def wrong(z, gamma, beta, p):
@@ -262,12 +262,12 @@ def layers_forward():
         "β subtracted": {"beta_sign": -1},
         "β missing": {"beta_sign": 0},
     }.items():
-        yield Mutant(f"batch-norm forward {name}", mlp, "batch_norm_forward", norm(**options), NORMED)
+        yield Mutant(f"batch-norm forward {name}", passes, "batch_norm_forward", norm(**options), NORMED)
 
     def inferred(z, gamma, beta, state):
         return inference(z, gamma, beta, state._replace(var=state.var**2))
 
-    yield Mutant("batch-norm inference by σ²", mlp, "batch_norm_inference", inferred, NORMED_EVALUATION)
+    yield Mutant("batch-norm inference by σ²", passes, "batch_norm_inference", inferred, NORMED_EVALUATION)
 
     def moved(momentum, debias=True):
         def wrong(state, mean, var):
@@ -279,7 +279,7 @@ def layers_forward():
         return wrong
 
     for name, wrong in {"0.99": moved(0.99), "0.1": moved(0.1), "not debiased": moved(0.9, debias=False)}.items():
-        yield Mutant(f"running statistics, momentum {name}", mlp, "batch_norm_update", wrong, NORMED_UNWEIGHTED)
+        yield Mutant(f"running statistics, momentum {name}", passes, "batch_norm_update", wrong, NORMED_UNWEIGHTED)
 
     def dropped(change):
         def wrong(a, rate, key):
@@ -293,14 +293,14 @@ def layers_forward():
         "divided by the rate": lambda mask, rate: mask * (1 - rate) / rate,
         "inverted": lambda mask, rate: jnp.where(mask == 0, 1 / (1 - rate), 0.0),
     }.items():
-        yield Mutant(f"dropout forward {name}", mlp, "dropout_forward", dropped(change), DROPPING)
+        yield Mutant(f"dropout forward {name}", passes, "dropout_forward", dropped(change), DROPPING)
 
     def off_by_one(config, l, a, train, key):
         return layers.dropout_forward(a, config.dropout_rate(l), jax.random.fold_in(key, l + 1))
 
-    yield Mutant("dropout key of the next layer", mlp, "_drop", off_by_one, DROPPING)
+    yield Mutant("dropout key of the next layer", passes, "_drop", off_by_one, DROPPING)
 
-    weights = mlp.row_weights
+    weights = passes.row_weights
     for name, change in {
         "ignored": lambda p, total: jnp.full_like(p, 1 / p.shape[0]),
         "not normalised": lambda p, total: p * total,
@@ -311,7 +311,7 @@ def layers_forward():
             p, total = weights(weight, m, dtype)
             return change(p, total), total
 
-        yield Mutant(f"row weights {name}", mlp, "row_weights", wrong, WEIGHTED)
+        yield Mutant(f"row weights {name}", passes, "row_weights", wrong, WEIGHTED)
 
 
 BACKWARD = [*activation_backward(), *head_and_penalty_backward(), *layer_backward(), *network_backward()]

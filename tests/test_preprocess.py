@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlpjax.errors import DataError
-from mlpjax.preprocess import SCALERS, Scaler, check_finite, min_max, no_scaling, standardise
+from mlpjax.finite import check_finite
+from mlpjax.preprocess import SCALERS, Scaler, min_max, no_scaling, standardise
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)
 matrices = hnp.arrays(
@@ -141,7 +143,7 @@ def test_a_scaler_refuses_what_it_cannot_divide_by():
 # --- finiteness ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_check_finite_names_the_first_bad_place(dtype, bad):
     x = np.ones((4, 3), dtype=dtype)
@@ -158,4 +160,6 @@ def test_check_finite_means_finite_in_float32():
         check_finite(np.array([[1e39]]), "x")
     check_finite(np.array([[3.4e38]]), "x")
     check_finite(np.zeros((0, 3)), "x")
+    check_finite(np.array([ml_dtypes.finfo(ml_dtypes.bfloat16).max]), "x")
+    check_finite(np.zeros((0, 3), ml_dtypes.bfloat16), "x")
     check_finite(np.array([[2**62]]), "x")

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlpjax.archives import read_npz
 from mlpjax.errors import DataError
-from mlpjax.tables import read_csv, read_npz
+from mlpjax.tables import read_csv
 
 
 @pytest.fixture
@@ -88,6 +89,34 @@ def test_a_file_without_header_numbers_its_columns(write):
 def test_minus_one_is_the_last_named_column_too(write):
     assert read_csv(write("a,b,y\n1,2,3\n"), ["-1"]).targets == ("y",)
     assert read_csv(write("a,-1,y\n1,2,3\n"), ["-1"]).targets == ("-1",)
+
+
+@pytest.mark.parametrize(("number", "name"), [("0", "a"), ("2", "y"), ("02", "y"), ("-1", "y"), ("-3", "a")])
+def test_a_number_is_the_position_of_a_named_column(write, number, name):
+    table = read_csv(write("a,b,y\n1,2,3\n"), [number])
+    assert table.targets == (name,)
+    assert table.features == tuple(column for column in "aby" if column != name)
+
+
+def test_a_name_goes_before_a_position(write):
+    assert read_csv(write("2,0,y\n1,2,3\n"), ["0"]).targets == ("0",)
+    assert columns(read_csv(write("2,0,y\n1,2,3\n"), ["2", "0"])) == [[1], [2]]
+    assert read_csv(write("2,0,y\n1,2,3\n"), ["1"]).targets == ("0",)
+
+
+@pytest.mark.parametrize("number", ["3", "-4", pytest.param("9" * 5000, id="long")])
+def test_a_position_out_of_range(write, number):
+    with pytest.raises(
+        DataError,
+        match=rf"own\.csv: has no column '{number}': a number counts .* from 0, .* from -1 .* columns: a, b, y$",
+    ):
+        read_csv(write("a,b,y\n1,2,3\n"), [number])
+
+
+@pytest.mark.parametrize("word", ["1.0", "1_0", "--1", "+1", "²", ""])
+def test_what_is_no_position(write, word):
+    with pytest.raises(DataError, match=r"has no column '.*': columns: a, b, y$"):
+        read_csv(write("a,b,y\n1,2,3\n"), [word])
 
 
 def test_several_targets_keep_their_order(write):
@@ -185,6 +214,7 @@ def test_the_text_of_the_file_is_not_kept(write):
         ("age,y\n1,0\n", ["aeg"], r"has no column 'aeg': did you mean 'age'\? columns: age, y"),
         ("a,y\n1,0\n", ["zzz"], r"has no column 'zzz': columns: a, y"),
         ("a,y\n1,0\n", ["y", "-1"], r"a target is given twice \(y, y\): name each column once"),
+        ("a,y\n1,0\n", ["y", "1"], r"a target is given twice \(y, y\): name each column once"),
         ("a,y\n1,0\n", ["a", "y"], r"has no feature column: every column is a target \(a, y\)"),
         ("a,b,a,y\n1,2,3,0\n", ["y"], r", line 1: two columns are named 'a': rename one"),
         (",a,y\n0,1,0\n", ["y"], r", line 1: column 1 has no name: name it, or remove it"),

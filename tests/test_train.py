@@ -275,7 +275,8 @@ def test_no_weight_at_all(full_batch):
     start = mlpjax.init(Config(sizes=(2, 4, 3), activation="tanh", batch_norm=True), KEY)
     chex.assert_trees_all_equal(result[:2], start)
     assert result.stop_reason == "finished"
-    assert result.history["train_loss"] == [0.0] * 5
+    # a mean over nothing is no perfect score
+    assert np.isnan(result.history["train_loss"]).all()
 
 
 @pytest.mark.parametrize(
@@ -649,7 +650,7 @@ BAD_DATA = {
     "x_infinite": (Batch(with_value(X, (0, 0), -np.inf), Y), "row 0, column 0 .* is -inf"),
     "x_too_large": (Batch(with_value(X, (5, 0), 1e39), Y), "row 5, column 0 .* is 1e"),
     "rows": (Batch(X, Y[:6]), "x has 7 rows and y has 6"),
-    "empty": (Batch(X[:0], Y[:0]), "train_data has no rows: expected at least one example"),
+    "empty": (Batch(X[:0], Y[:0]), "train_data: x has no rows: expected at least one example"),
     "y_shape": (Batch(X, np.eye(4)[Y]), r"y has shape \(7, 4\): head 'multiclass' with 3 outputs expects"),
     "y_float": (Batch(X, Y.astype(float)), "must be integers 0 to 2"),
     "y_text": (Batch(X, np.array(list("abcabca"))), "encode labels as integers"),

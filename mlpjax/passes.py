@@ -1,0 +1,188 @@
+"""The forward and the backward pass of the network: the lecture's recursions, layer by layer.
+
+`run_forward` and `run_backward` read as the slides do; `mlpjax.mlp` makes the public calls of them.
+Source: lecture, section *Deep networks*.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mlpjax.activations import ACTIVATIONS
+from mlpjax.checks import absent_as_zero, check_input, check_is_batch, check_rows, row_weights
+from mlpjax.config import Config
+from mlpjax.heads import HEADS, target_matrix
+from mlpjax.layers import (
+    AffineCache,
+    BatchNormCache,
+    BatchNormState,
+    DropoutCache,
+    affine_backward,
+    affine_forward,
+    batch_norm_backward,
+    batch_norm_forward,
+    batch_norm_inference,
+    batch_norm_update,
+    dropout_backward,
+    dropout_forward,
+)
+from mlpjax.parameters import Aux, Batch, Layer, Params, State
+from mlpjax.penalties import PENALTIES, Penalty
+
+
+class HiddenCache(NamedTuple):
+    """What the forward pass of a hidden layer remembers: z is the activation's input, after batch-norm."""
+
+    affine: AffineCache
+    norm: BatchNormCache | None
+    z: jax.Array
+    dropout: DropoutCache | None
+
+
+class Cache(NamedTuple):
+    """What the whole forward pass remembers: input dropout, hidden layers 1 … L − 1, the output layer."""
+
+    input_dropout: DropoutCache | None
+    hidden: tuple[HiddenCache, ...]
+    output: AffineCache
+
+
+class Pass(NamedTuple):
+    """A forward pass over a batch: scores, targets ``(m, n_L)``, row weights p = w/Σw, Σw, new state, cache."""
+
+    z: jax.Array
+    y: jax.Array
+    p: jax.Array
+    weight_sum: jax.Array
+    state: State
+    cache: Cache
+
+
+def run_pass(config: Config, params: Params, state: State, batch: Batch, train: bool, key: jax.Array | None) -> Pass:
+    """Check a batch and run forward over it."""
+    check_is_batch(batch)
+    x = check_input(config, params, state, batch.x, train, key)
+    y = target_matrix(config.head, batch.y, config.sizes[-1], x.dtype, batch.weight)
+    check_rows(x, y)
+    p, weight_sum = row_weights(batch.weight, x.shape[0], x.dtype)
+    if batch.weight is not None:
+        # a missing value or label of a row that counts for nothing must not spread
+        x, y = absent_as_zero(x, p), jnp.where((p != 0)[:, None], y, 0)
+    z, state, cache = run_forward(config, params, state, x, p, weight_sum, train, key)
+    return Pass(z, y, p, weight_sum, state, cache)
+
+
+def objective(config: Config, params: Params, this: Pass) -> tuple[jax.Array, Aux]:
+    """J = Σ pᵢLᵢ + penalty, and what is told beside it."""
+    losses = HEADS[config.head].loss(this.z, this.y)
+    # a row of weight 0 is absent, even one whose loss overflows
+    data_loss = jnp.sum(jnp.where(this.p != 0, this.p * losses, 0))
+    penalty = jnp.zeros_like(data_loss)
+    if (active := _active_penalty(config, data_loss.dtype)) is not None:
+        rule, strengths = active
+        penalty = sum((rule.f(layer.W, *strengths) for layer in params), penalty)
+    aux = Aux(this.state, data_loss, penalty, this.weight_sum, this.z)
+    return data_loss + penalty, aux
+
+
+def run_forward(
+    config: Config,
+    params: Params,
+    state: State,
+    x: jax.Array,
+    p: jax.Array,
+    weight_sum: jax.Array,
+    train: bool,
+    key: jax.Array | None,
+) -> tuple[jax.Array, State, Cache]:
+    """The layers from l = 1 to L, each with what its backward pass needs."""
+    a, input_dropout = _drop(config, 0, x, train, key)
+    hidden: list[HiddenCache] = []
+    new_state: list[BatchNormState] = []
+    for l in range(1, config.depth):
+        layer = params[l - 1]
+        z, affine = affine_forward(a, layer.W, layer.b, config.compute_dtype)
+        norm = None
+        if layer.gamma is not None and layer.beta is not None:
+            before = state[l - 1]
+            if train:
+                z, norm, (mean, var) = batch_norm_forward(z, layer.gamma, layer.beta, p)
+                after = batch_norm_update(before, mean, var)
+                # a batch of no weight was not seen
+                new_state.append(jax.tree.map(lambda new, old: jnp.where(weight_sum != 0, new, old), after, before))
+            else:
+                z, norm = batch_norm_inference(z, layer.gamma, layer.beta, before)
+        a = ACTIVATIONS[config.activations[l - 1]].f(z, *_slope(layer))
+        a, dropout = _drop(config, l, a, train, key)
+        hidden.append(HiddenCache(affine, norm, z, dropout))
+    z, output = affine_forward(a, params[-1].W, params[-1].b, config.compute_dtype)
+    return z, tuple(new_state) if train else state, Cache(input_dropout, tuple(hidden), output)
+
+
+def run_backward(config: Config, params: Params, this: Pass) -> tuple[Params, jax.Array]:
+    """The recursion from dZ[L] down to dX: the gradients of all layers, and dX."""
+    dz = HEADS[config.head].dz(this.z, this.y) * this.p[:, None]
+    da, dW, db = affine_backward(dz, this.cache.output, config.compute_dtype)
+    grads = [_gradients(config, params[-1], dW, db)]
+    for l in range(config.depth - 1, 0, -1):
+        layer, remembered = params[l - 1], this.cache.hidden[l - 1]
+        activation = ACTIVATIONS[config.activations[l - 1]]
+        dgamma = dbeta = dslope = None
+        if remembered.dropout is not None:
+            da = dropout_backward(da, remembered.dropout)
+        if activation.df_dslope is not None:
+            dslope = jnp.sum(da * activation.df_dslope(remembered.z), axis=0)
+        dz = da * activation.df(remembered.z, *_slope(layer))
+        if remembered.norm is not None:
+            dz, dgamma, dbeta = batch_norm_backward(dz, remembered.norm)
+        da, dW, db = affine_backward(dz, remembered.affine, config.compute_dtype)
+        grads.append(_gradients(config, layer, dW, db, dgamma, dbeta, dslope))
+    if this.cache.input_dropout is not None:
+        da = dropout_backward(da, this.cache.input_dropout)
+    return tuple(reversed(grads)), da
+
+
+def _gradients(
+    config: Config,
+    layer: Layer,
+    dW: jax.Array,
+    db: jax.Array,
+    dgamma: jax.Array | None = None,
+    dbeta: jax.Array | None = None,
+    dslope: jax.Array | None = None,
+) -> Layer:
+    """One layer's gradient: the penalty's added to dW, and no db where there is no b."""
+    if (active := _active_penalty(config, layer.W.dtype)) is not None:
+        rule, strengths = active
+        dW = dW + rule.df(layer.W, *strengths)
+    return Layer(W=dW, b=None if layer.b is None else db, gamma=dgamma, beta=dbeta, slope=dslope)
+
+
+def _active_penalty(config: Config, dtype: jax.typing.DTypeLike) -> tuple[Penalty, tuple[Any, ...]] | None:
+    """The entry of `PENALTIES` that the config asks for, with its strengths."""
+    # in the parameters' dtype: a strength does not promote
+    l1, l2 = (None if rate is None else jnp.asarray(rate, dtype) for rate in (config.l1, config.l2))
+    if l1 is not None and l2 is not None:
+        return PENALTIES["elastic_net"], (l1, l2)
+    if l1 is not None:
+        return PENALTIES["l1"], (l1,)
+    if l2 is not None:
+        return PENALTIES["l2"], (l2,)
+    return None
+
+
+def _drop(
+    config: Config, l: int, a: jax.Array, train: bool, key: jax.Array | None
+) -> tuple[jax.Array, DropoutCache | None]:
+    rate = config.dropout_rate(l)
+    if not train or rate is None or key is None:
+        return a, None
+    return dropout_forward(a, rate, jax.random.fold_in(key, l))
+
+
+def _slope(layer: Layer) -> tuple[jax.Array, ...]:
+    """The extra argument of an activation with a learnt slope."""
+    return () if layer.slope is None else (layer.slope,)
