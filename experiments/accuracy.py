@@ -30,7 +30,7 @@ SEEDS = range(5)
 def run(data: str, options: list[str], seed: int, folder: Path) -> dict:
     """Train once in a new process; returns its report with the wall time of the process."""
     report = folder / f"{data}-{seed}.json"
-    command = [sys.executable, "-m", "mlpjax.cli", "train", "--data", data, *options, "--seed", str(seed)]
+    command = [sys.executable, "-m", "mlpjax", "train", "--data", data, *options, "--seed", str(seed)]
     started = time.perf_counter()
     subprocess.run([*command, "--json", str(report)], check=True, stdout=subprocess.DEVNULL)
     return {**json.loads(report.read_text()), "seconds_process": time.perf_counter() - started}

@@ -125,7 +125,3 @@ def complain(message: str) -> int:
     """Print a message of one line on stderr, and return the exit code of bad input."""
     print(f"mlpjax: {' '.join(message.split())}", file=sys.stderr)
     return BAD_INPUT
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -102,8 +102,10 @@ def evaluate(options: EvaluateOptions, started: float) -> int:
         data_dir=None if options.data_dir is None else str(options.data_dir),
         seed=_info(model.info, "seed", int, 0),
     )
-    own = _data_fingerprint(dataset) == model.info.get("data_sha256")
-    x, y = _part(dataset, options.part, own, model.info)
+    part = options.part
+    if part == "auto":
+        part = "test" if _data_fingerprint(dataset) == model.info.get("data_sha256") else "all"
+    x, y = _part(dataset, part, model.info)
     if x.shape[1] != model.config.sizes[0]:
         raise DataError(f"{dataset.name}: has {x.shape[1]} features, the model was trained on {model.config.sizes[0]}")
     if model.preprocessing is not None:
@@ -114,6 +116,7 @@ def evaluate(options: EvaluateOptions, started: float) -> int:
     report = {
         "model": str(options.model),
         "data": data,
+        "part": part,
         "examples": len(y),
         "metric": metric,
         **scores,
@@ -121,7 +124,8 @@ def evaluate(options: EvaluateOptions, started: float) -> int:
         "versions": versions(),
     }
     write_json(options.json, report)
-    rows = {"examples": f"{len(y):,}", **{name: number(value) for name, value in scores.items()}}
+    which = "the test part" if part == "test" else "all"
+    rows = {"examples": f"{len(y):,}, {which}", **{name: number(value) for name, value in scores.items()}}
     show(f"{options.model} on {dataset.name}", rows)
     return OK
 
@@ -148,10 +152,12 @@ def _split(
     return parts
 
 
-def _part(dataset: Dataset, part: str, own: bool, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the examples to evaluate."""
-    if part == "all" or (part == "auto" and not own):
-        return dataset.x, dataset.y
+def _part(dataset: Dataset, part: str, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the examples to evaluate: all, or the part that was held out for the test."""
+    if part == "all":
+        wholes = [(dataset.x, dataset.y), *([dataset.test] if dataset.test else [])]
+        x, y = (np.concatenate(arrays) for arrays in zip(*wholes, strict=True))
+        return x, y
     fraction = _info(info, "test_fraction", float, 0.2)
     return _split(dataset, fraction, 0.0, _info(info, "seed", int, 0))["test"]
 

@@ -621,7 +621,7 @@ def test_encodings(run, variables):
 
 
 def test_the_module_is_a_command(tmp_path):
-    command = [sys.executable, "-m", "mlpjax.cli", "train", "--epochs", "0"]
+    command = [sys.executable, "-m", "mlpjax", "train", "--epochs", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "mlpjax: --epochs is 0: expected an integer >= 1\n"
@@ -719,3 +719,12 @@ def test_mnist(run):
     assert result["test_accuracy"] > 0.85
     assert evaluated(run, "m.npz")["accuracy"] == result["test_accuracy"]
     assert mlpjax.load("m.npz").preprocessing.kind == "minmax"
+
+
+def test_all_of_a_set_with_a_test_part_of_its_own_is_both_parts(run):
+    rng = np.random.default_rng(0)
+    parts = {"x": rng.normal(size=(12, 2)), "y": np.arange(12) % 2, "x_test": rng.normal(size=(5, 2))}
+    np.savez("own.npz", **parts, y_test=np.arange(5) % 2)
+    train(run, "--data", "own.npz", "--hidden", 4, "--epochs", 1, "--save", "m.npz")
+    assert evaluated(run, "m.npz")["examples"] == 5
+    assert evaluated(run, "m.npz", "--part", "all")["examples"] == 17
