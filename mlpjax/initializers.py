@@ -20,12 +20,7 @@ from math import sqrt
 import jax
 import jax.numpy as jnp
 
-from mlpjax.config import Config
-
 Initializer = Callable[[jax.Array, tuple[int, int], jax.typing.DTypeLike], jax.Array]
-
-RELU_FAMILY = ("relu", "leaky_relu", "prelu", "elu", "gelu", "gelu_tanh", "silu")
-"""The activations before which ``init="auto"`` chooses He: ReLU, its variants and its smooth relatives."""
 
 
 def zeros(key: jax.Array, shape: tuple[int, int], dtype: jax.typing.DTypeLike) -> jax.Array:
@@ -126,25 +121,6 @@ INITIALIZERS: dict[str, Initializer] = {
     "he_uniform": he_uniform,
     "orthogonal": orthogonal,
 }
-
-
-def initializer_name(config: Config, l: int) -> str:
-    """The initialiser of layer ``l`` (1 … L): the config's, or the one ``"auto"`` means there.
-
-    ``"auto"`` goes by what the layer feeds: He before the ReLU family (the ReLU output head included), LeCun
-    before SELU, Glorot otherwise.
-
-    >>> config = Config(sizes=(4, 3, 2, 1), activation=("relu", "selu"), head="regression")
-    >>> [initializer_name(config, l) for l in (1, 2, 3)]
-    ['he_normal', 'lecun_normal', 'glorot_normal']
-    """
-    if config.init != "auto":
-        return config.init
-    output = "relu" if config.head == "regression_relu" else "identity"
-    feeds = (*config.activations, output)[l - 1]
-    if feeds in RELU_FAMILY:
-        return "he_normal"
-    return "lecun_normal" if feeds == "selu" else "glorot_normal"
 
 
 def _normal(key: jax.Array, shape: tuple[int, int], dtype: jax.typing.DTypeLike, variance: float) -> jax.Array:

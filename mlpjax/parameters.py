@@ -13,8 +13,11 @@ import jax.numpy as jnp
 from mlpjax.activations import PRELU_START
 from mlpjax.config import NUMERIC_FIELDS, STATIC_FIELDS, Config
 from mlpjax.errors import ConfigError
-from mlpjax.initializers import INITIALIZERS, initializer_name
+from mlpjax.initializers import INITIALIZERS
 from mlpjax.layers import BatchNormState
+
+RELU_FAMILY = ("relu", "leaky_relu", "prelu", "elu", "gelu", "gelu_tanh", "silu")
+"""The activations before which ``init="auto"`` chooses He: ReLU, its variants and its smooth relatives."""
 
 
 class Layer(NamedTuple):
@@ -111,6 +114,25 @@ def init(config: Config, key: jax.Array) -> tuple[Params, State]:
             zero = jnp.zeros(n_out, dtype)
             state.append(BatchNormState(mean=zero, var=jnp.ones(n_out, dtype), count=jnp.zeros((), jnp.int32)))
     return tuple(params), tuple(state)
+
+
+def initializer_name(config: Config, l: int) -> str:
+    """The initialiser of layer ``l`` (1 … L): the config's, or the one ``"auto"`` means there.
+
+    ``"auto"`` goes by what the layer feeds: He before the ReLU family (the ReLU output head included), LeCun
+    before SELU, Glorot otherwise.
+
+    >>> config = Config(sizes=(4, 3, 2, 1), activation=("relu", "selu"), head="regression")
+    >>> [initializer_name(config, l) for l in (1, 2, 3)]
+    ['he_normal', 'lecun_normal', 'glorot_normal']
+    """
+    if config.init != "auto":
+        return config.init
+    output = "relu" if config.head == "regression_relu" else "identity"
+    feeds = (*config.activations, output)[l - 1]
+    if feeds in RELU_FAMILY:
+        return "he_normal"
+    return "lecun_normal" if feeds == "selu" else "glorot_normal"
 
 
 def param_dtype(config: Config) -> jax.typing.DTypeLike:

@@ -9,7 +9,7 @@ import pytest
 
 import mlpjax
 from mlpjax import ACTIVATIONS, HEADS, INITIALIZERS, Batch, Config, ConfigError
-from mlpjax.initializers import initializer_name
+from mlpjax.parameters import initializer_name
 
 N_IN, N_OUT = 300, 200
 VARIANCE = {
