@@ -157,7 +157,7 @@ def backward(
     Array([-0.6667,  0.3333,  0.3333], dtype=float32)
     """
     this = passes.run_pass(config, params, state, batch, train, key)
-    grads, _ = passes.run_backward(config, params, this)
+    grads = passes.run_backward(config, params, this, passes.RULES).params
     return passes.objective(config, params, this), grads
 
 
@@ -199,8 +199,8 @@ def input_gradient(
     >>> input_gradient(config, params, (), Batch(jnp.ones((1, 2)), jnp.array([4.0])))  # (ŷ − y) Wᵀ
     Array([[2., 3.]], dtype=float32)
     """
-    _, dx = passes.run_backward(config, params, passes.run_pass(config, params, state, batch, train, key))
-    return dx
+    this = passes.run_pass(config, params, state, batch, train, key)
+    return passes.run_backward(config, params, this, passes.RULES).x
 
 
 def apply_update(

@@ -6,6 +6,7 @@ Source: lecture, section *Deep networks*.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -122,31 +123,96 @@ def run_forward(
     return z, tuple(new_state) if train else state, Cache(input_dropout, tuple(hidden), output)
 
 
-def run_backward(config: Config, params: Params, this: Pass) -> tuple[Params, jax.Array]:
-    """The recursion from dZ[L] down to dX: the gradients of all layers, and dX."""
-    dz = HEADS[config.head].dz(this.z, this.y) * this.p[:, None]
-    da, dW, db = affine_backward(dz, this.cache.output, config.compute_dtype)
-    grads = [_gradients(config, params[-1], dW, db)]
+class Rules(NamedTuple):
+    """The formulas of the backward pass, which `run_backward` puts together.
+
+    The fault catalogue replaces one of them at a time, to see whether the audit notices.
+    """
+
+    output: Callable[[Config, Pass], jax.Array]
+    dropout: Callable[[jax.Array, DropoutCache], jax.Array]
+    activation: Callable[[str, jax.Array, jax.Array, Layer], tuple[jax.Array, jax.Array | None]]
+    batch_norm: Callable[[jax.Array, BatchNormCache], tuple[jax.Array, jax.Array, jax.Array]]
+    affine: Callable[[jax.Array, AffineCache, str | None], tuple[jax.Array, jax.Array, jax.Array]]
+    penalty: Callable[[Config, jax.Array], jax.Array | None]
+
+
+class HiddenDeltas(NamedTuple):
+    """∂J/∂a, ∂J/∂z̃ (the activation's input) and ∂J/∂z of a hidden layer; without batch-norm z̃ is z."""
+
+    da: jax.Array
+    dz_tilde: jax.Array
+    dz: jax.Array
+
+
+class Gradients(NamedTuple):
+    """What the recursion finds: the gradients of all layers, dX, and the deltas on the way, in the order of l."""
+
+    params: Params
+    x: jax.Array
+    hidden: tuple[HiddenDeltas, ...]
+    dz_output: jax.Array
+
+
+def output_backward(config: Config, this: Pass) -> jax.Array:
+    """dZ[L] = (∂L/∂Z[L]) w/Σw: the head's derivative, each row weighted once. Source: ``deep-back-start``."""
+    return HEADS[config.head].dz(this.z, this.y) * this.p[:, None]
+
+
+def activation_backward(name: str, da: jax.Array, z: jax.Array, layer: Layer) -> tuple[jax.Array, jax.Array | None]:
+    """dZ = dA ⊙ g′(Z), and dslope = Σᵢ dA ⊙ ∂g/∂slope where it is learnt. Source: ``deep-back-dZ``."""
+    activation = ACTIVATIONS[name]
+    dz = da * activation.df(z, *_slope(layer))
+    if activation.df_dslope is None:
+        return dz, None
+    return dz, jnp.sum(da * activation.df_dslope(z), axis=0)
+
+
+def penalty_gradient(config: Config, W: jax.Array) -> jax.Array | None:
+    """∂penalty/∂W, or ``None`` without a penalty. Source: ``reg-nn-grad``."""
+    if (active := _active_penalty(config, W.dtype)) is None:
+        return None
+    rule, strengths = active
+    return rule.df(W, *strengths)
+
+
+RULES = Rules(
+    output=output_backward,
+    dropout=dropout_backward,
+    activation=activation_backward,
+    batch_norm=batch_norm_backward,
+    affine=affine_backward,
+    penalty=penalty_gradient,
+)
+"""The right formulas."""
+
+
+def run_backward(config: Config, params: Params, this: Pass, rules: Rules) -> Gradients:
+    """The recursion from dZ[L] down to dX."""
+    dz_output = rules.output(config, this)
+    da, dW, db = rules.affine(dz_output, this.cache.output, config.compute_dtype)
+    grads = [_gradients(config, rules, params[-1], dW, db)]
+    deltas: list[HiddenDeltas] = []
     for l in range(config.depth - 1, 0, -1):
         layer, remembered = params[l - 1], this.cache.hidden[l - 1]
-        activation = ACTIVATIONS[config.activations[l - 1]]
-        dgamma = dbeta = dslope = None
+        dgamma = dbeta = None
         if remembered.dropout is not None:
-            da = dropout_backward(da, remembered.dropout)
-        if activation.df_dslope is not None:
-            dslope = jnp.sum(da * activation.df_dslope(remembered.z), axis=0)
-        dz = da * activation.df(remembered.z, *_slope(layer))
+            da = rules.dropout(da, remembered.dropout)
+        dz_tilde, dslope = rules.activation(config.activations[l - 1], da, remembered.z, layer)
+        dz = dz_tilde
         if remembered.norm is not None:
-            dz, dgamma, dbeta = batch_norm_backward(dz, remembered.norm)
-        da, dW, db = affine_backward(dz, remembered.affine, config.compute_dtype)
-        grads.append(_gradients(config, layer, dW, db, dgamma, dbeta, dslope))
+            dz, dgamma, dbeta = rules.batch_norm(dz_tilde, remembered.norm)
+        deltas.append(HiddenDeltas(da, dz_tilde, dz))
+        da, dW, db = rules.affine(dz, remembered.affine, config.compute_dtype)
+        grads.append(_gradients(config, rules, layer, dW, db, dgamma, dbeta, dslope))
     if this.cache.input_dropout is not None:
-        da = dropout_backward(da, this.cache.input_dropout)
-    return tuple(reversed(grads)), da
+        da = rules.dropout(da, this.cache.input_dropout)
+    return Gradients(tuple(reversed(grads)), da, tuple(reversed(deltas)), dz_output)
 
 
 def _gradients(
     config: Config,
+    rules: Rules,
     layer: Layer,
     dW: jax.Array,
     db: jax.Array,
@@ -155,9 +221,8 @@ def _gradients(
     dslope: jax.Array | None = None,
 ) -> Layer:
     """One layer's gradient: the penalty's added to dW, and no db where there is no b."""
-    if (active := _active_penalty(config, layer.W.dtype)) is not None:
-        rule, strengths = active
-        dW = dW + rule.df(layer.W, *strengths)
+    if (penalty := rules.penalty(config, layer.W)) is not None:
+        dW = dW + penalty
     return Layer(W=dW, b=None if layer.b is None else db, gamma=dgamma, beta=dbeta, slope=dslope)
 
 

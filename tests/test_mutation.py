@@ -10,6 +10,7 @@ from cases import assert_gradients_agree, assert_loss_matches_oracle, make_case,
 
 from mlpjax import ACTIVATIONS, HEADS, PENALTIES, Config, layers, mlp, passes
 from mlpjax.layers import BatchNormState, DropoutCache
+from mlpjax.passes import RULES
 
 SMALL_ERROR = 1.0005
 """Wrong by 0.05 %."""
@@ -17,7 +18,7 @@ SIZES = (3, 7, 6, 2)
 
 
 class Mutant(NamedTuple):
-    """Put ``wrong`` in the place of an item of a table, or of a name of a module; ``case`` shows it."""
+    """Put ``wrong`` in the place of an item of a table, of a rule, or of a name of a module; ``case`` shows it."""
 
     name: str
     home: Any
@@ -143,11 +144,11 @@ def layer_backward():
     affine, norm = layers.affine_backward, layers.batch_norm_backward
     for i, name in enumerate(("dx", "dW", "db")):
         for kind, factor in (("sign", -1), ("scale", SMALL_ERROR), ("missing", 0)):
-            yield Mutant(f"affine {name} {kind}", passes, "affine_backward", output(affine, i, factor), WEIGHTED)
+            yield Mutant(f"affine {name} {kind}", RULES, "affine", output(affine, i, factor), WEIGHTED)
 
     def transposed(which):
-        def wrong(dz, cache, compute_dtype=None):
-            dx, dW, db = affine(dz, cache)
+        def wrong(dz, cache, compute_dtype):
+            dx, dW, db = affine(dz, cache, compute_dtype)
             if dW.shape[0] == dW.shape[1]:
                 dx, dW = (dz @ cache.W, dW) if which == "dx" else (dx, dW.T)
             return dx, dW, db
@@ -155,11 +156,11 @@ def layer_backward():
         return wrong
 
     for which in ("dx", "dW"):
-        yield Mutant(f"affine {which} with W transposed", passes, "affine_backward", transposed(which), SQUARE)
+        yield Mutant(f"affine {which} with W transposed", RULES, "affine", transposed(which), SQUARE)
 
     for i, name in enumerate(("dz", "dgamma", "dbeta")):
         for kind, factor in (("sign", -1), ("scale", SMALL_ERROR), ("missing", 0)):
-            yield Mutant(f"batch-norm {name} {kind}", passes, "batch_norm_backward", output(norm, i, factor), NORMED)
+            yield Mutant(f"batch-norm {name} {kind}", RULES, "batch_norm", output(norm, i, factor), NORMED)
 
     def norm_terms(mean=1.0, var=1.0, gamma=True, inv_std=True, equal_rows=False):
         def wrong(dout, cache):
@@ -183,7 +184,7 @@ def layer_backward():
         "1/σ dropped": {"inv_std": False},
         "p as 1/m": {"equal_rows": True},
     }.items():
-        yield Mutant(f"batch-norm {name}", passes, "batch_norm_backward", norm_terms(**options), NORMED)
+        yield Mutant(f"batch-norm {name}", RULES, "batch_norm", norm_terms(**options), NORMED)
 
     for name, wrong in {
         "not rescaled": lambda da, cache: da * (cache.mask > 0),
@@ -192,14 +193,14 @@ def layer_backward():
         "scale": times(SMALL_ERROR, layers.dropout_backward),
         "sign": times(-1, layers.dropout_backward),
     }.items():
-        yield Mutant(f"dropout backward {name}", passes, "dropout_backward", wrong, DROPPING)
+        yield Mutant(f"dropout backward {name}", RULES, "dropout", wrong, DROPPING)
 
 
 def network_backward():
     recursion = passes.run_backward
 
     def with_p(change):
-        return lambda config, params, this: recursion(config, params, this._replace(p=change(this)))
+        return lambda config, params, this, rules: recursion(config, params, this._replace(p=change(this)), rules)
 
     for name, change in {
         "1/m for w/Σw": lambda this: jnp.full_like(this.p, 1 / this.p.shape[0]),
@@ -210,12 +211,15 @@ def network_backward():
         yield Mutant(f"row weights: {name}", passes, "run_backward", with_p(change), WEIGHTED)
 
     def in_layer(wrong):
-        def gradients(config, layer, dW, *others):
+        def gradients(config, rules, layer, dW, *others):
             return wrong(config, layer, dW, list(others))
 
         return gradients
 
-    rule = passes._gradients
+    def rule(*args):
+        return gradients_of(args[0], RULES, *args[1:])
+
+    gradients_of = passes._gradients
     for name, wrong in {
         "penalty divided by the width": lambda c, l, dW, o: rule(c, l, dW * len(dW), *o)._replace(W=dW),
         "penalty on b": lambda c, l, dW, o: rule(c, l, dW, o[0] + c.l2 * l.b, *o[1:]),
@@ -319,8 +323,11 @@ FORWARD = [*formulas_forward(), *layers_forward()]
 
 
 def put_in(mutant, monkeypatch):
-    setter = monkeypatch.setitem if isinstance(mutant.home, dict) else monkeypatch.setattr
-    setter(mutant.home, mutant.at, mutant.wrong)
+    if mutant.home is RULES:
+        monkeypatch.setattr(passes, "RULES", RULES._replace(**{mutant.at: mutant.wrong}))
+    else:
+        setter = monkeypatch.setitem if isinstance(mutant.home, dict) else monkeypatch.setattr
+        setter(mutant.home, mutant.at, mutant.wrong)
 
 
 def test_there_are_many_mutants():
