@@ -1,17 +1,15 @@
 """Networks and batches to prove things on, and the proof itself: three answers that have to agree."""
 
-import itertools
-from typing import Any, NamedTuple
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import oracle
 
 import mlpjax
-from mlpjax import Batch, Config
+from mlpjax.cases import EXAMPLES as M
+from mlpjax.cases import Case, all_pairs, covering_array, make_case
 
-M = 9
+__all__ = ["Case", "all_pairs", "covering_array", "make_case"]
+
 N_IN = 3
 HIDDEN = (5, 4, 7, 6)
 """Every width and the number of rows differ, so that no transposed product fits by accident."""
@@ -25,74 +23,6 @@ def sizes_of(head, hidden, classes=2):
     return (N_IN, *HIDDEN[len(HIDDEN) - hidden :], n_L)
 
 
-class Case(NamedTuple):
-    """The arguments of `mlpjax.loss`."""
-
-    config: Config
-    params: Any
-    state: Any
-    batch: Batch
-    key: Any = None
-    train: bool = True
-
-    def call(self, function, **changes):
-        """``function(config, params, state, batch, key, train=…)``."""
-        *args, train = self._replace(**changes)
-        return function(*args, train=train)
-
-
-def labels(head, m, n_L, rng):
-    """Labels that suit a head."""
-    if head == "binary":
-        return rng.integers(0, 2, m)
-    if head == "multilabel":
-        return rng.integers(0, 2, (m, n_L))
-    if head == "multiclass":
-        return rng.integers(0, n_L, m)
-    y = rng.normal(size=(m, n_L))
-    return np.abs(y) if head == "regression_relu" else y
-
-
-def sample_weights(kind, m, rng):
-    """``"none"``, ``"given"`` or ``"zeros"`` (given, two of them 0)."""
-    if kind == "none":
-        return None
-    weight = rng.uniform(0.5, 2.0, m)
-    if kind == "zeros":
-        weight[[1, m - 2]] = 0.0
-    return weight
-
-
-def network(config, seed=0):
-    """Parameters and state without a 0 or a 1 that could hide a missing term; ``W`` as the config draws it."""
-    params, state = mlpjax.init(config, jax.random.key(seed))
-    rng = np.random.default_rng(seed)
-
-    def around(leaf, spread):
-        return None if leaf is None else leaf + jnp.asarray(spread * rng.uniform(-1, 1, leaf.shape), leaf.dtype)
-
-    params = tuple(
-        layer._replace(
-            b=around(layer.b, 1.0),
-            gamma=around(layer.gamma, 0.5),
-            beta=around(layer.beta, 1.0),
-            slope=around(layer.slope, 0.2),
-        )
-        for layer in params
-    )
-    state = tuple(s._replace(mean=around(s.mean, 0.5), var=around(s.var, 0.5), count=s.count + 3) for s in state)
-    return params, state
-
-
-def make_case(config, weight="none", train=True, m=M, seed=0):
-    """A case for a config."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(m, config.sizes[0]))
-    y = labels(config.head, m, config.sizes[-1], rng)
-    params, state = network(config, seed)
-    return Case(config, params, state, Batch(x, y, sample_weights(weight, m, rng)), jax.random.key(seed + 1), train)
-
-
 def smooth_case(config, weight="none", train=True, m=M):
     """A case in which no pre-activation and no weight is near a kink: differences can be trusted there."""
     for seed in range(100):
@@ -102,39 +32,6 @@ def smooth_case(config, weight="none", train=True, m=M):
         if not near_zero and case.call(oracle.objective).margin > KINK_MARGIN:
             return case
     raise AssertionError(f"every batch touches a kink: {config}")
-
-
-def covering_array(factors):
-    """Rows in which every pair of values of every two factors occurs; greedy, without chance.
-
-    Each row starts from an uncovered pair; every other factor then takes the value that covers most new pairs.
-    """
-    names = list(factors)
-    missing = set(all_pairs(factors))
-    rows = []
-    while missing:
-        (f, u), (g, v) = min(missing, key=repr)
-        row = {f: u, g: v}
-        for name in names:
-            if name not in row:
-                gains = [sum(_pair((name, value), item) in missing for item in row.items()) for value in factors[name]]
-                # among equals the value rotates from row to row
-                order = np.roll(np.arange(len(gains)), -len(rows))
-                row[name] = factors[name][max(order, key=gains.__getitem__)]
-        missing -= {_pair(a, b) for a, b in itertools.combinations(row.items(), 2)}
-        rows.append({name: row[name] for name in names})
-    return rows
-
-
-def all_pairs(factors):
-    """Every pair of (factor, value) of two factors."""
-    return {
-        _pair((f, u), (g, v)) for f, g in itertools.combinations(factors, 2) for u in factors[f] for v in factors[g]
-    }
-
-
-def _pair(a, b):
-    return tuple(sorted((a, b), key=lambda item: item[0]))
 
 
 def leaf_errors(got, expected):
@@ -202,7 +99,7 @@ def assert_gradients_agree(case, rtol=1e-10, differences=True):
     numeric, rounding = central_differences(case)
     worst_numeric = 0.0
     for (path, hand), number in zip(jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(numeric), strict=True):
-        scale = float(jnp.max(jnp.abs(hand)))
+        scale = float(np.max(np.abs(hand)))
         error = float(np.abs(hand - number).max())
         assert error <= 1e-7 * scale + rounding, (jax.tree_util.keystr(path), error, scale)
         worst_numeric = max(worst_numeric, error / max(scale, 1e-3))
