@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlpjax.activations import ACTIVATIONS, Activation
+    from mlpjax.audit import check_gradients
     from mlpjax.checkpoint import Model, load, save
     from mlpjax.config import Config
     from mlpjax.data import Dataset, load_dataset
     from mlpjax.errors import ConfigError, DataError, InputError, ModelFileError
+    from mlpjax.glassbox import Quantity, Trace, trace
     from mlpjax.heads import HEADS, Head
     from mlpjax.initializers import INITIALIZERS
     from mlpjax.loop import Progress, evaluate
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     )
     from mlpjax.parameters import Aux, Batch, Layer, init
     from mlpjax.penalties import PENALTIES, Penalty
+    from mlpjax.reports import GradientReport
     from mlpjax.step import TrainState, accumulate
     from mlpjax.train import FitResult, fit
 
@@ -37,15 +40,18 @@ __version__ = "0.1.0"
 
 _HOME = {
     "activations": ("ACTIVATIONS", "Activation"),
+    "audit": ("check_gradients",),
     "checkpoint": ("Model", "load", "save"),
     "data": ("Dataset", "load_dataset"),
     "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
+    "glassbox": ("Quantity", "Trace", "trace"),
     "heads": ("HEADS", "Head"),
     "initializers": ("INITIALIZERS",),
     "loop": ("Progress", "evaluate"),
     "mlp": ("apply_update", "autodiff", "backward", "decide", "forward", "input_gradient", "loss", "predict"),
     "parameters": ("Aux", "Batch", "Config", "Layer", "init"),  # which makes Config a pytree
     "penalties": ("PENALTIES", "Penalty"),
+    "reports": ("GradientReport",),
     "step": ("TrainState", "accumulate"),
     "train": ("FitResult", "fit"),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,22 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlpjax.files import atomic_write
+from mlpjax.files import atomic_write, json_text
 from mlpjax.loop import Progress as FitProgress
 
 
 def write_json(path: Path | None, report: dict[str, Any]) -> None:
-    """Write the report; JSON has no NaN or infinity, so those become null."""
+    """Write the report, where a file is given."""
     if path is not None:
-        atomic_write(path, (json.dumps(_finite(report), indent=1, allow_nan=False) + "\n").encode())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+        atomic_write(path, json_text(report).encode())
 
 
 def show(title: str, rows: Mapping[str, str]) -> None:

@@ -1,11 +1,31 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Writing a file so that it is there whole or not at all, and JSON that any reader takes."""
 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import secrets
 from pathlib import Path
+from typing import Any
+
+
+def json_text(value: Any) -> str:
+    r"""Write plain values as JSON; it has no NaN or infinity, so those become null.
+
+    >>> json_text({"loss": float("nan")})
+    '{\n "loss": null\n}\n'
+    """
+    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:

@@ -81,9 +81,9 @@ def dropout_forward(a: jax.Array, rate: float | jax.Array, key: jax.Array) -> tu
     >>> sorted(set(out.ravel().tolist()))
     [0.0, 2.0]
     """
-    rate = jnp.asarray(rate, a.dtype)
-    keep = jax.random.bernoulli(key, 1 - rate, a.shape)
-    mask = keep.astype(a.dtype) / (1 - rate)
+    # drawn in float32 whatever the precision of a: one key gives one mask
+    keep = jax.random.bernoulli(key, 1 - jnp.asarray(rate, jnp.float32), a.shape)
+    mask = keep.astype(a.dtype) / (1 - jnp.asarray(rate, a.dtype))
     return a * mask, DropoutCache(mask)
 
 

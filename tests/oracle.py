@@ -124,7 +124,7 @@ def drop(config, l, a, train, key):
     rates = config.dropout if isinstance(config.dropout, tuple) else (None, *[config.dropout] * (len(config.sizes) - 2))
     if not train or rates[l] is None:
         return a
-    keep = np.asarray(jax.random.bernoulli(jax.random.fold_in(key, l), 1 - np.float64(rates[l]), a.shape))
+    keep = np.asarray(jax.random.bernoulli(jax.random.fold_in(key, l), 1 - np.float32(rates[l]), a.shape))
     return np.where(keep, a / (1 - rates[l]), 0.0)
 
 

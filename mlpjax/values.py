@@ -1,0 +1,97 @@
+"""Do a value and a gradient belong to one function? What a gradient function says beside its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlpjax.oracles import Target
+from mlpjax.subject import Hand, Subject, at, function, structure
+
+_DIRECTIONS = 3
+_STEP = 2.0**-10
+
+
+def value_problems(
+    subject: Subject,
+    args: tuple[Any, ...],
+    cots: list[Any],
+    out: Any,
+    aux: Any,
+    hand: Hand,
+    target: Target,
+) -> list[str]:
+    """Compare value and aux that ``grad_f`` gave with those of f; a difference is named with what it means."""
+    problems = []
+    if subject.returns != "grad":
+        if structure(hand.value) != structure(out):
+            return ["the value of grad_f has another tree than that of f"]
+        if worst := _difference(hand.value, out):
+            problems.append(_whose(subject, args, cots, hand, target, worst))
+    if subject.has_aux:
+        if structure(hand.aux) != structure(aux):
+            problems.append("the aux of grad_f has another tree than that of f")
+        elif worst := _difference(hand.aux, aux):
+            problems.append(f"the aux of grad_f is not that of f: {worst}")
+    return problems
+
+
+def _difference(got: Any, expected: Any) -> str:
+    """The first leaf that differs by more than rounding, in words; empty if there is none."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True)
+    for (path, a), b in pairs:
+        name = jax.tree_util.keystr(path)
+        if np.shape(a) != np.shape(b):
+            return f"{name} has shape {np.shape(a)}, not {np.shape(b)}".strip()
+        if jnp.issubdtype(jnp.result_type(b), jax.dtypes.prng_key):
+            continue
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        scale = np.abs(b).max(initial=0.0)
+        if not np.allclose(a, b, rtol=0, atol=1e-10 * scale, equal_nan=True):
+            index = np.unravel_index(int(np.argmax(np.nan_to_num(np.abs(a - b), nan=np.inf))), a.shape)
+            where = f"{name}{[int(i) for i in index] if index else ''}"
+            return f"{where} {a[index]:.9g}, not {b[index]:.9g}".strip()
+    return ""
+
+
+def _whose(subject: Subject, args: tuple[Any, ...], cots: list[Any], hand: Hand, target: Target, worst: str) -> str:
+    """Say to which function the gradient belongs, from derivatives of both values along random directions."""
+    said = f"value and gradient belong to different functions: the value of grad_f is {worst}"
+    if structure(hand.value) != structure(0) and len(cots) == 1:
+        return said
+
+    def own(x: np.ndarray) -> np.ndarray:
+        value = subject.grad_f(*at(subject, args, jnp.asarray(x)))[0]
+        value = value[0] if subject.has_aux else value
+        inner = [jax.tree.map(lambda c, v: np.sum(np.asarray(c) * np.asarray(v, np.float64)), c, value) for c in cots]
+        return np.asarray([sum(jax.tree.leaves(one)) for one in inner])
+
+    def of_f(x: np.ndarray) -> np.ndarray:
+        return np.asarray(F(jnp.asarray(x)))
+
+    F = function(subject, args, cots)
+    rng = np.random.default_rng(0)
+    is_of_f = is_of_value = True
+    for _ in range(_DIRECTIONS):
+        v = rng.choice([-1.0, 1.0], len(target.x))
+        along = hand.grads @ v
+        is_of_f &= _close(along, _slope(of_f, target.x, v))
+        is_of_value &= _close(along, _slope(own, target.x, v))
+    if is_of_f:
+        return f"{said}; the gradient is that of f"
+    if is_of_value:
+        return f"{said}; the gradient is that of this value: the pair is of another function than f"
+    return f"{said}; the gradient is the derivative of neither"
+
+
+def _slope(F: Callable[[np.ndarray], np.ndarray], x: np.ndarray, v: np.ndarray) -> np.ndarray:
+    D = [(F(x + h * v) - F(x - h * v)) / (2 * h) for h in (_STEP, _STEP / 4)]
+    return (16 * D[1] - D[0]) / 15
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.allclose(a, b, rtol=1e-6, atol=1e-9 * float(np.abs(b).max(initial=0.0))))
