@@ -6,9 +6,13 @@ import dataclasses
 import io
 import math
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlpjax.files import json_text
+
+if TYPE_CHECKING:
+    from mlpjax.cases import Case
+    from mlpjax.diagnosis import Explanation
 
 VERDICTS = {
     "agrees": "the gradient is the derivative of f",
@@ -130,6 +134,16 @@ class GradientReport:
         )  # fmt: skip
         console.print(table)
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+    def diagnose(self, case: Case | None = None) -> list[Explanation]:
+        """The mistakes that most likely explain a wrong gradient, the best explanation first.
+
+        ``case`` is the network that the gradient is of; where f is `mlpjax.loss`, that is found without it. For other
+        functions the explanations are simple relations to the right gradient. See `mlpjax.diagnosis.diagnose`.
+        """
+        from mlpjax.diagnosis import diagnose
+
+        return [] if self.ok or self.evidence is None else diagnose(self.evidence, case)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
