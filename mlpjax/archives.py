@@ -1,15 +1,16 @@
-"""The user's own data in NPZ files: their arrays, read into features and raw target columns.
+"""The user's own NPZ files: opened safely, and their arrays read into features and raw target columns.
 
 Every error is one line that names the file, the array, the row (from 0) where there is one, and what to do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -41,15 +42,64 @@ def read_npz(path: str | os.PathLike[str], targets: Sequence[str] = ()) -> Table
     (('y',), [[1.0, 0.0], [0.0, 1.0]], ['cat', 'dog'])
     """
     path = os.fspath(path)
+    with open_npz(path) as archive:
+        return _read_archive(path, archive, targets)
+
+
+@contextlib.contextmanager
+def open_npz(path: str | os.PathLike[str]) -> Iterator[NpzFile]:
+    """Open an ``.npz`` file; nothing in it is unpickled. Its arrays come by `read_array`.
+
+    Raises:
+        DataError: the file cannot be read, or is not a whole ``.npz``.
+
+    >>> with open_npz("README.md"):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    mlpjax.errors.DataError: README.md: is no .npz file, or a damaged one: write it with numpy.savez
+    """
+    path = os.fspath(path)
+    no_npz = DataError(f"{path}: is no .npz file, or a damaged one: write it with numpy.savez")
     try:
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
-                raise DataError(f"{path}: is no .npz file, or a damaged one: write it with numpy.savez")
+                raise no_npz
             file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return _read_archive(path, archive, targets)
+            try:
+                archive = np.load(file, allow_pickle=False)
+            except (ValueError, NotImplementedError, zipfile.BadZipFile):
+                raise no_npz from None
+            with archive:
+                yield archive
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
+
+
+def read_array(path: str, archive: NpzFile, key: str) -> np.ndarray:
+    """Read one array of an open ``.npz`` file; ``path`` is for the message.
+
+    Raises:
+        DataError: there is no such array, or it is damaged or holds Python objects.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "own.npz")
+    ...     np.savez(path, x=np.arange(3))
+    ...     with open_npz(path) as archive:
+    ...         read_array(str(path), archive, "x")
+    array([0, 1, 2])
+    """
+    if key not in archive:
+        raise DataError(f"{path}: has no array {key!r}; it holds: {listed(archive) or 'nothing'}")
+    try:
+        # a member that is no .npy comes as bytes
+        return np.asarray(archive[key])
+    except (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: the array {key!r} cannot be read ({error}); it holds: {listed(archive)}; "
+            "write plain arrays with numpy.savez"
+        ) from error
 
 
 def _read_archive(path: str, archive: NpzFile, targets: Sequence[str]) -> Table:
@@ -71,7 +121,7 @@ def _read_archive(path: str, archive: NpzFile, targets: Sequence[str]) -> Table:
 
 
 def _npz_x(path: str, archive: NpzFile, key: str) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    x = _array(path, archive, key)
+    x = read_array(path, archive, key)
     if x.dtype.kind not in "biuf" or x.ndim < 2 or x.size == 0:
         raise DataError(f"{path}: {key} has the shape {x.shape} of {x.dtype}: expected numbers (examples, features)")
     image_shape = x.shape[1:] if x.ndim == 3 else None
@@ -88,7 +138,7 @@ def _npz_y(
     for name in names:
         base = _base(name)
         key = base + suffix
-        y = _array(path, archive, key)
+        y = read_array(path, archive, key)
         if y.dtype.kind not in "biufU" or y.ndim not in (1, 2) or len(y) != m or y.size == 0:
             raise DataError(
                 f"{path}: {key} has the shape {y.shape} of {y.dtype}: expected numbers or text, ({m},) or "
@@ -111,16 +161,3 @@ def _npz_y(
 def _base(name: str) -> str:
     """Return the array of a target: ``y`` of ``y[1]``."""
     return re.sub(r"\[\d+\]$", "", name)
-
-
-def _array(path: str, archive: NpzFile, key: str) -> np.ndarray:
-    if key not in archive:
-        raise DataError(f"{path}: has no array {key!r}; it holds: {listed(archive) or 'nothing'}")
-    try:
-        # a member that is no .npy comes as bytes
-        return np.asarray(archive[key])
-    except (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: the array {key!r} cannot be read ({error}); it holds: {listed(archive)}; "
-            "write plain arrays with numpy.savez"
-        ) from error

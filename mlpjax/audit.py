@@ -35,6 +35,7 @@ KINKS = ("between", "autodiff")
 _EPS = 2.0**-52
 _SHIFT = 2.0**-29
 """The precision of float64 over that of float32."""
+_FLOAT32_LIKE = 1e-5
 _ROUNDING = 32
 """By how much rounding measured once may fall short."""
 
@@ -156,6 +157,9 @@ def _in_float64(
     narrow = [path for path, dtype in zip(subject.paths, hand.dtypes, strict=True) if dtype != np.float64]
     if narrow:
         notes.append(f"grad_f is narrower than its arguments, float64, at {listed(narrow, 5)}: it rounds; see dtype=")
+    bad = [leaf for leaf in judged.leaves if not leaf.ok]
+    if bad and all(leaf.relative < _FLOAT32_LIKE for leaf in bad):
+        notes.append("all differences are such as float32 makes: was it computed in float32? see dtype=")
     return judged.leaves, problems, notes, _evidence(subject, target.x, hand.grads, auto)
 
 
@@ -195,7 +199,7 @@ def _in_low_precision(
 
 def _reverse(subject: Subject, args: tuple[Any, ...], cots: list[Any], jit: bool) -> tuple[Target, np.ndarray]:
     F, x = function(subject, args, cots), flat(subject, args)
-    target = Target(F, x, np.zeros(len(cots)), jit, footprint(F, x))
+    target = Target(F, x, np.zeros(len(cots)), subject.split, jit, footprint(F, subject.split(x)))
     return target, reverse(target)
 
 
@@ -203,7 +207,7 @@ def _rounding(
     subject: Subject, cots: list[Any], hand: Hand, target: Target, auto: np.ndarray, cpu: jax.Device
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rounding of the gradients ``(K, N)`` and of F ``(K,)`` in float64, from what float32 changes in them."""
-    F = np.abs(np.asarray(target.F(jnp.asarray(target.x))))
+    F = target.at(target.x)
     largest = _largest(auto)
     unknown = 1e3 * _EPS * np.broadcast_to(largest, auto.shape)
     try:
@@ -211,13 +215,15 @@ def _rounding(
             args = cast(subject, np.float32, cpu)
             hand32 = hand_gradient(subject, args, cots).grads
             target32, auto32 = _reverse(subject, args, cots, target.jit)
-            F32 = np.asarray(target32.F(jnp.asarray(target32.x)), np.float64)
+            F32 = target32.at(target32.x)
     except Exception:  # the caller's functions may raise anything in a precision that they were not asked for
-        return unknown, 8 * _EPS * F
+        return unknown, 8 * _EPS * np.abs(F)
     changes = _per_leaf(subject, hand32 - hand.grads) + _per_leaf(subject, auto32 - auto)
     # a change of another kind, a jump or an overflow, says nothing of rounding
     noise = np.where(changes <= 1e-2 * largest, _ROUNDING * _SHIFT * changes, unknown)
-    return noise + _floor(subject, auto, _EPS), 4 * np.maximum(_EPS * F, np.nan_to_num(_SHIFT * np.abs(F32 - F)))
+    return noise + _floor(subject, auto, _EPS), 4 * np.maximum(
+        _EPS * np.abs(F), np.nan_to_num(_SHIFT * np.abs(F32 - F))
+    )
 
 
 def _floor(subject: Subject, auto: np.ndarray, eps: float) -> np.ndarray:

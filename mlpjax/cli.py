@@ -1,6 +1,6 @@
 """Multi-layer perceptrons in JAX, with gradients derived by hand.
 
-The command line, ``mlpjax train`` and ``mlpjax evaluate``.
+The command line: ``mlpjax train``, ``mlpjax evaluate`` and ``mlpjax audit``.
 
 Arguments are parsed before jax is imported. Whatever a person gave wrong ends as one line on stderr and exit
 code 2; Ctrl-C ends with exit code 130, also while modules are being imported, which is why `main` imports them.
@@ -14,8 +14,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mlpjax.errors import InputError, unknown_name
 from mlpjax.interrupt import late_interrupt
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from mlpjax.options import Command
 
 OK, READER_LEFT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-COMMANDS = ("train", "evaluate")
+WRONG = 1
+"""The audit found something wrong."""
+COMMANDS = ("train", "evaluate", "audit")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,11 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with late_interrupt():
             options = _parse(sys.argv[1:] if argv is None else argv)
             options.check()
-            from mlpjax import commands
-            from mlpjax.options import TrainOptions
-        if isinstance(options, TrainOptions):
-            return commands.train(options, started)
-        return commands.evaluate(options, started)
+            run = _command(options)
+        return run(options, started)
     except InputError as error:
         return complain(str(error))
     except BrokenPipeError:
@@ -54,6 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mlpjax: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _command(options: Command) -> Callable[[Any, float], int]:
+    """Import what a command needs, and no more."""
+    from mlpjax.options import AuditOptions, TrainOptions
+
+    if isinstance(options, AuditOptions):
+        from mlpjax.audit_command import audit
+
+        return audit
+    from mlpjax import commands
+
+    return commands.train if isinstance(options, TrainOptions) else commands.evaluate
 
 
 def _print_anything() -> None:
@@ -110,7 +122,8 @@ def _unknown(word: str, argv: Sequence[str]) -> str:
         return unknown_name("command", word, COMMANDS)
     if not word.startswith("-"):
         return f"unexpected argument {word!r}: expected an option, such as --data; see mlpjax {argv[0]} --help"
-    fields = dataclasses.fields(options.TrainOptions if argv[0] == "train" else options.EvaluateOptions)
+    kinds = {"train": options.TrainOptions, "evaluate": options.EvaluateOptions, "audit": options.AuditOptions}
+    fields = dataclasses.fields(kinds[argv[0]])
     names = [f"--{field.name.replace('_', '-')}" for field in fields if field.name != "model"]
     return unknown_name("option", word, names)
 

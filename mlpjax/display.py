@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,16 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
+def show_columns(title: str, names: Sequence[str], rows: Iterable[tuple[str, ...]], styles: Sequence[str]) -> None:
+    """Print a table with named columns on stdout, one style per row."""
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row, style in zip(rows, styles, strict=True):
+        table.add_row(*row, style=style)
+    _console().print(table)
+
+
 def number(value: float) -> str:
     """Write a number for a person.
 
@@ -50,6 +60,23 @@ def number(value: float) -> str:
 def say(text: str) -> None:
     """Print on stderr."""
     print(text, file=sys.stderr)
+
+
+@contextmanager
+def counting_bar(total: int, what: str) -> Iterator[Callable[[str], None]]:
+    """Show a bar on stderr, where that is a terminal, and yield a function that moves it by one and names the next."""
+    columns = [
+        TextColumn(what), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[now]}"),
+    ]  # fmt: skip
+    console = _console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total, now="")
+
+        def next_is(name: str) -> None:
+            bar.update(task, advance=1, now=name)
+
+        yield next_is
 
 
 @contextmanager

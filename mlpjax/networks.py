@@ -20,7 +20,7 @@ from mlpjax.cases import Case, covering_array
 from mlpjax.config import Config
 from mlpjax.heads import HEADS
 from mlpjax.mlp import backward, input_gradient, loss
-from mlpjax.parameters import Batch
+from mlpjax.parameters import Batch, Params
 from mlpjax.penalties import PENALTIES
 from mlpjax.reports import GradientReport
 
@@ -134,6 +134,26 @@ def audit_network(case: Case, dtype: str = "float64", jit: bool = False) -> Grad
         f, grad_f, case.params, x, argnums=(0, 1), returns="value_and_grad", has_aux=True,
         kinks="autodiff", dtype=dtype, jit=jit,
     )  # fmt: skip
+
+
+def audit_given(case: Case, grads: Params, dtype: str = "float64") -> GradientReport:
+    """Check a gradient that somebody gives, a tree like ``case.params``, against that of `mlpjax.loss`.
+
+    A gradient of a lower precision is judged as such. At a kink any value between the one-sided derivatives counts.
+
+    >>> case = mlpjax.cases.make_case(Config(sizes=(3, 2), head="regression"))
+    >>> _, grads = case.call(mlpjax.backward)
+    >>> audit_given(case, grads).environment["dtype"]
+    'float32'
+    """
+    narrowest = min((np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(grads)), key=lambda d: d.itemsize)
+    if dtype == "float64" and narrowest != np.float64:
+        dtype = narrowest.name
+
+    def f(params: Any) -> Any:
+        return case._replace(params=params).call(loss)[0]
+
+    return check_gradients(f, lambda params: grads, case.params, dtype=dtype)
 
 
 def with_input(case: Case, grad_fn: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -149,9 +149,47 @@ class EvaluateOptions:
         check_writable("--json", self.json, {"the model": self.model, "--data": self.data})
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """Check the hand-derived gradients of this package, or find the mistake in a gradient of your own."""
+
+    config: str | None = None
+    """One network instead of all: its config as JSON, or a file of it, such as '{"sizes": [4, 8, 3]}'."""
+    weight: Literal["none", "given", "zeros"] = "none"
+    """Sample weights of that network's batch: none, random, or random and two of them 0."""
+    train: bool = True
+    """Training; with --no-train, evaluation: running statistics, nothing dropped."""
+    examples: int = 9
+    """Examples in that network's batch."""
+    seed: int = 0
+    """Seed of that network and its batch."""
+    dtype: Literal["float64", "float32", "float16", "bfloat16"] = "float64"
+    """Precision of the hand-derived gradient; below float64 it runs on the default device, and is judged by float64."""
+    explain: Path | None = None
+    """Find the mistake in this file's gradient: an .npz with x, y, W1, b1, ..., dW1, db1, ..., and config (JSON)."""
+    json: Path | None = None
+    """Write the results to this file (JSON)."""
+
+    def check(self) -> None:
+        """Raise `ConfigError` for what no data can make right."""
+        _at_least_one("--examples", self.examples)
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"--seed is {self.seed}: expected an integer from 0 up to 2^63 - 1")
+        single = {"--weight": self.weight != "none", "--no-train": not self.train, "--examples": self.examples != 9}
+        unused = [name for name, given in {**single, "--seed": self.seed != 0}.items() if given]
+        if unused and self.config is None:
+            raise ConfigError(f"{unused[0]} is for one network: give its --config too")
+        if self.weight == "zeros" and self.examples < 3:
+            raise ConfigError(f"--weight zeros takes two of the examples out: --examples is {self.examples}, not 3")
+        if self.explain is not None and self.config is not None:
+            raise ConfigError("--explain and --config exclude each other: the file has a config of its own")
+        check_writable("--json", self.json, {"--explain": self.explain})
+
+
 Command = (
     Annotated[TrainOptions, tyro.conf.subcommand("train")]
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
+    | Annotated[AuditOptions, tyro.conf.subcommand("audit")]
 )
 
 

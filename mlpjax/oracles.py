@@ -1,8 +1,8 @@
 """Derivatives of a function that know nothing of its hand-derived ones: autodiff, differences, the complex step.
 
-Every oracle looks at a `Target`, a vector function ``F(x) -> (K,)`` of one flat vector ``x (N,)``. Reverse mode
-gives all of ∂F/∂x; the others look along `Probes`: lines ``x + t v`` where v is one coordinate or, for large
-arrays, random signs.
+Every oracle looks at a `Target`, a vector function ``F(leaves) -> (K,)`` of a few arrays, which together are one
+flat vector ``x (N,)``. Reverse mode gives all of ∂F/∂x; the others look along `Probes`: lines ``x + t v`` where v is
+one coordinate or, for large arrays, random signs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,27 @@ _ROWS = 512
 
 
 class Target(NamedTuple):
-    """The function and the point: ``F(x) -> (K,)`` at ``x (N,)``, and ``rounding (K,)``, the error of F by rounding.
+    """The function and the point: ``F(leaves) -> (K,)`` at ``x (N,)``, and ``rounding (K,)``, its error by rounding.
 
-    ``jit`` compiles every oracle as a whole, which pays for one function; without it many functions of the same
-    shapes share what is compiled, operation by operation. ``footprint`` is the largest array that F makes.
+    ``split`` cuts the last axis of a flat array into the leaves. ``jit`` compiles every oracle as a whole, which pays
+    for one function; without it many functions of the same shapes share what is compiled, operation by operation.
+    ``footprint`` is the largest array that F makes.
     """
 
-    F: Callable[[jax.Array], jax.Array]
+    F: Callable[[list[Any]], jax.Array]
     x: np.ndarray
     rounding: np.ndarray
+    split: Callable[[np.ndarray], list[np.ndarray]] = lambda x: [x]
     jit: bool = False
     footprint: int = 1
+
+    def leaves(self, x: np.ndarray) -> list[jax.Array]:
+        """The leaves of a flat array ``(…, N)``, on the device."""
+        return [jnp.asarray(leaf) for leaf in self.split(x)]
+
+    def at(self, x: np.ndarray) -> np.ndarray:
+        """F at a flat vector."""
+        return np.asarray(self.F(self.leaves(x)), np.float64)
 
 
 class Probes(NamedTuple):
@@ -88,10 +98,10 @@ class Differences(NamedTuple):
     jump: np.ndarray
 
 
-def footprint(F: Callable[[jax.Array], jax.Array], x: np.ndarray) -> int:
+def footprint(F: Callable[[list[Any]], jax.Array], leaves: list[Any]) -> int:
     """The size of the largest array that F makes of one point.
 
-    >>> footprint(lambda x: jnp.sum(x[:, None] * x[None, :]), np.ones(3, np.float32))
+    >>> footprint(lambda v: jnp.sum(v[0][:, None] * v[0][None, :]), [np.ones(3, np.float32)])
     9
     """
 
@@ -100,33 +110,34 @@ def footprint(F: Callable[[jax.Array], jax.Array], x: np.ndarray) -> int:
         inner = [largest(value.jaxpr) for eqn in jaxpr.eqns for value in eqn.params.values() if hasattr(value, "jaxpr")]
         return max([1, *sizes, *inner])
 
-    return largest(jax.make_jaxpr(F)(x))
+    return largest(jax.make_jaxpr(F)(leaves))
 
 
 def reverse(target: Target) -> np.ndarray:
     """∂F_k/∂x by reverse mode, ``(K, N)``.
 
-    >>> reverse(Target(lambda x: jnp.sum(x * x)[None], np.array([1.0, 3.0], np.float32), np.zeros(1)))
+    >>> reverse(Target(lambda v: jnp.sum(v[0] * v[0])[None], np.array([1.0, 3.0], np.float32), np.zeros(1)))
     array([[2., 6.]], dtype=float32)
     """
 
-    def jacobian(x: jax.Array) -> jax.Array:
-        out, pull = jax.vjp(target.F, x)
-        return jnp.stack([pull(row)[0] for row in jnp.eye(len(target.rounding), dtype=out.dtype)])
+    def jacobian(leaves: list[jax.Array]) -> list[list[jax.Array]]:
+        out, pull = jax.vjp(target.F, leaves)
+        return [pull(jnp.asarray(row, out.dtype))[0] for row in np.eye(len(target.rounding))]
 
-    return np.asarray((jax.jit(jacobian) if target.jit else jacobian)(jnp.asarray(target.x)))
+    rows = (jax.jit(jacobian) if target.jit else jacobian)(target.leaves(target.x))
+    return np.stack([np.concatenate([np.ravel(np.asarray(leaf)) for leaf in row]) for row in rows])
 
 
 def forward(target: Target, probes: Probes, offset: float = 0.0) -> np.ndarray:
     """dF/dt along each probe by forward mode, at ``x + offset · scale · v``; ``(K, n)``.
 
-    >>> target = Target(lambda x: jnp.sum(x * x)[None], np.array([1.0, 3.0], np.float32), np.zeros(1))
+    >>> target = Target(lambda v: jnp.sum(v[0] * v[0])[None], np.array([1.0, 3.0], np.float32), np.zeros(1))
     >>> forward(target, Probes(np.array([1]), np.ones(1)))
     array([[6.]], dtype=float32)
     """
 
-    def along(x: jax.Array, v: jax.Array) -> jax.Array:
-        return jax.jvp(target.F, (x,), (v,))[1]
+    def along(leaves: list[jax.Array], v: list[jax.Array]) -> jax.Array:
+        return jax.jvp(target.F, (leaves,), (v,))[1]
 
     def rows(which: np.ndarray) -> tuple[np.ndarray, ...]:
         part = probes.take(which)
@@ -145,7 +156,7 @@ def differences(target: Target, probes: Probes) -> Differences:
     D₊, D₋ give the jump (4 J(h/4) − J(h))/3 of J = D₊ − D₋: it vanishes as h³ where F is smooth, and is the jump of
     the derivative where a step crosses a kink.
 
-    >>> target = Target(jnp.abs, np.zeros(1, np.float32), np.array([1e-7]))
+    >>> target = Target(lambda v: jnp.abs(v[0]), np.zeros(1, np.float32), np.array([1e-7]))
     >>> at_kink = differences(target, Probes(np.array([0]), np.ones(1)))
     >>> at_kink.value, at_kink.jump.round(3)
     (array([[0.]]), array([[2.]]))
@@ -157,7 +168,7 @@ def differences(target: Target, probes: Probes) -> Differences:
     t = np.repeat(h, n) * every.scale
     sides = _evaluate(target, target.F, _displaced(x, every, t), len(t)).T.reshape(K, 2, len(STEPS), n)
     values = np.moveaxis(sides, 1, 0).astype(np.float64)
-    centre = np.asarray(target.F(jnp.asarray(x)), np.float64)[:, None, None]
+    centre = target.at(x)[:, None, None]
     # the step that was taken, after rounding
     single = x[np.maximum(every.at, 0)]
     taken = np.where(every.at >= 0, (single + t).astype(x.dtype) - single, t)
@@ -186,7 +197,7 @@ def complex_step(target: Target, probes: Probes) -> np.ndarray:
     Whatever F raises for complex numbers (for an operation without them, or an imaginary part thrown away) passes.
     Source: Squire & Trapp 1998.
 
-    >>> target = Target(lambda x: x**3, np.array([2.0], np.float32), np.zeros(1))
+    >>> target = Target(lambda v: v[0] ** 3, np.array([2.0], np.float32), np.zeros(1))
     >>> complex_step(target, Probes(np.array([0]), np.ones(1))).round(4)
     array([[12.]], dtype=float32)
     """
@@ -213,5 +224,5 @@ def _evaluate(
     parts = []
     for start in range(0, n, size):
         which = np.minimum(np.arange(start, start + size), n - 1)
-        parts.append(np.asarray(batched(*(jnp.asarray(row) for row in rows(which))))[: n - start])
+        parts.append(np.asarray(batched(*(target.leaves(row) for row in rows(which))))[: n - start])
     return np.concatenate(parts)

@@ -143,9 +143,9 @@ def flat(subject: Subject, args: tuple[Any, ...]) -> np.ndarray:
     return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(wrt(subject, args))])
 
 
-def at(subject: Subject, args: tuple[Any, ...], x: Any) -> list[Any]:
-    """The arguments with the vector x in the place of their leaves."""
-    replaced = structure(wrt(subject, args)).unflatten(subject.split(x))
+def at(subject: Subject, args: tuple[Any, ...], leaves: list[Any]) -> list[Any]:
+    """The arguments with other leaves in those that the gradient is taken of."""
+    replaced = structure(wrt(subject, args)).unflatten(leaves)
     chosen = {subject.argnums: replaced}
     if isinstance(subject.argnums, tuple):
         chosen = dict(zip(subject.argnums, replaced, strict=True))
@@ -189,11 +189,11 @@ def cotangents(out: Any, count: int, seed: int) -> list[Any]:
     return [tree.unflatten([rng.normal(size=np.shape(leaf)) for leaf in leaves]) for _ in range(count)]
 
 
-def function(subject: Subject, args: tuple[Any, ...], cots: list[Any]) -> Callable[[jax.Array], jax.Array]:
-    """``F(x) -> (K,)``: ⟨cotangent k, f⟩ as a function of the vector of all leaves."""
+def function(subject: Subject, args: tuple[Any, ...], cots: list[Any]) -> Callable[[list[Any]], jax.Array]:
+    """``F(leaves) -> (K,)``: ⟨cotangent k, f⟩ as a function of all leaves."""
 
-    def F(x: jax.Array) -> jax.Array:
-        out = subject.f(*at(subject, args, x))
+    def F(leaves: list[Any]) -> jax.Array:
+        out = subject.f(*at(subject, args, leaves))
         out = out[0] if subject.has_aux else out
         return jnp.stack([sum(jax.tree.leaves(jax.tree.map(_inner, cot, out))) for cot in cots])
 
