@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.config import Config
-from mlpjax.parameters import Batch, Params, State, init
+from mlpjax.config import ActivationName, Config, HeadName
+from mlpjax.parameters import Batch, Layer, Params, State, init
 
 EXAMPLES = 9
 """The rows of a case: a number that no width of its network should share."""
@@ -103,6 +103,73 @@ def sample_weights(kind: str, m: int, rng: np.random.Generator) -> np.ndarray | 
     if kind == "zeros":
         weight[[1, m - 2]] = 0.0
     return weight
+
+
+def random_sizes(rng: np.random.Generator) -> tuple[tuple[int, ...], int]:
+    """Draw widths 2 … 9 with up to 3 hidden layers, sometimes equal, and 5 … 14 examples, a number that is no width.
+
+    >>> random_sizes(np.random.default_rng(0))
+    ((7, 7, 7, 7, 7), 6)
+    """
+    count = int(rng.integers(1, 4)) + 2
+    sizes = rng.integers(2, 10, count).tolist()
+    kind = rng.random()
+    if kind < 0.2:
+        sizes = sizes[:1] * count
+    elif kind < 0.4:
+        sizes[1:-1] = sizes[1:2] * (count - 2)
+    m = rng.choice([m for m in range(5, 15) if m not in sizes])
+    return tuple(sizes), int(m)
+
+
+def random_network(rng: np.random.Generator, sizes: tuple[int, ...]) -> tuple[Config, str, bool]:
+    """Draw everything but the widths, of which a head of one output replaces the last: config, weight and train.
+
+    >>> random_network(np.random.default_rng(0), (4, 3, 2))[0].head
+    'regression_relu'
+    """
+
+    def perhaps(chance: float, low: float, high: float) -> float | None:
+        return float(rng.uniform(low, high)) if rng.random() < chance else None
+
+    head = str(rng.choice(get_args(HeadName)))
+    hidden = len(sizes) - 2
+    names = rng.choice(get_args(ActivationName), 1 if rng.random() < 0.5 else hidden).tolist()
+    dropout: Any = perhaps(0.5, 0.1, 0.45)
+    if dropout is not None and rng.random() < 0.5:
+        dropout = tuple(perhaps(0.6, 0.1, 0.45) for _ in range(hidden + 1))
+    config = Config(
+        sizes=(*sizes[:-1], 1) if head == "binary" else sizes,
+        activation=tuple(names) if len(names) == hidden else names[0],
+        head=head,
+        bias=bool(rng.random() < 0.85),
+        batch_norm=bool(rng.random() < 0.4),
+        dropout=dropout,
+        l1=perhaps(0.35, 0.005, 0.05),
+        l2=perhaps(0.35, 0.05, 0.5),
+    )
+    return config, str(rng.choice(["none", "given", "zeros"])), bool(rng.random() < 0.85)
+
+
+def on_kink(case: Case) -> Case:
+    """Put unit 0 of every hidden layer at exactly 0, and output 0 too where the head has a kink there.
+
+    >>> case = on_kink(make_case(Config(sizes=(3, 2, 1), head="regression")))
+    >>> bool(case.params[0].W[:, 0].any())
+    False
+    """
+    *inner, output = case.params
+    params = [_at_zero(layer) for layer in inner]
+    params.append(_at_zero(output) if case.config.head == "regression_relu" else output)
+    state = tuple(one._replace(mean=one.mean.at[0].set(0)) for one in case.state)
+    return case._replace(params=tuple(params), state=state)
+
+
+def _at_zero(layer: Layer) -> Layer:
+    def first_zero(leaf: jax.Array | None) -> jax.Array | None:
+        return None if leaf is None else jnp.asarray(leaf).at[0].set(0)
+
+    return layer._replace(W=layer.W.at[:, 0].set(0), b=first_zero(layer.b), beta=first_zero(layer.beta))
 
 
 def covering_array(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
