@@ -82,7 +82,7 @@ def check_gradients(
 
     Returns:
         A `mlpjax.reports.GradientReport`: ``.ok``, ``.table()``, ``.to_json()``, ``.leaves``, ``.diagnose()``. A
-        test says ``assert report.ok, report``.
+        test says ``assert report.ok, str(report)``.
 
     Raises:
         InputError: (a `ValueError`) for an argument with integers, another tree or shape than the argument's (both

@@ -16,7 +16,7 @@ CODES = {verdict: code for code, verdict in enumerate(VERDICTS)}
 """Verdicts as numbers, the graver the larger."""
 _SAFETY = 4
 """By how much the own error of a difference may fall short: it is an estimate."""
-_BESIDE = 2.0**-30
+_BESIDE = 2.0**-42
 """How far beside a point its one-sided derivatives are taken, in units of the step's scale."""
 _WORST = 256
 _DIRECTIONS = 4
@@ -151,18 +151,21 @@ def _without_false_complex(seen: _Seen, notes: list[str]) -> _Seen:
 def _classify(target: Target, probes: Probes, seen: _Seen, between: bool) -> np.ndarray:
     """The verdict code of each probe, ``(K, n)``."""
     hand, auto, tolerance = seen.hand, seen.reverse, seen.tolerance
+    slack = _SAFETY * seen.diff.error + tolerance
     with np.errstate(invalid="ignore"):
         as_auto = np.abs(hand - auto) <= tolerance
-        slack = _SAFETY * seen.diff.error + tolerance
+        exactly = np.abs(hand - seen.diff.value) <= slack
         as_diff = np.abs(hand - seen.diff.value) <= slack + seen.diff.jump / 2
-        excused = as_diff & (np.abs(hand - seen.diff.value) > slack)
-        one_mode = seen.forward is None or np.abs(seen.forward - auto) <= tolerance
+        auto_as_diff = np.abs(auto - seen.diff.value) <= slack + seen.diff.jump / 2
+        one_mode = np.ones_like(as_auto) if seen.forward is None else np.abs(seen.forward - auto) <= tolerance
         as_complex = seen.complex is None or np.abs(hand - seen.complex) <= slack
-    codes = np.where(as_diff & ~as_auto, CODES["autodiff"], np.where(as_auto, CODES["agrees"], CODES["wrong"]))
+    codes = np.where(as_auto, CODES["agrees"], CODES["wrong"])
+    codes = np.where(~as_auto & exactly & ~auto_as_diff, CODES["autodiff"], codes)
     codes = np.where(as_auto & ~(as_diff & as_complex), CODES["rule"], codes)
-    codes = np.where(as_auto & excused, CODES["kink"], codes)
-    open_questions = ~as_auto | (codes == CODES["rule"])
-    codes = np.where(np.broadcast_to(one_mode, codes.shape), codes, np.maximum(codes, CODES["modes"]))
+    codes = np.where(as_auto & as_diff & ~exactly, CODES["kink"], codes)
+    # a kink can explain what a mode says only if the other says it too
+    open_questions = one_mode & (~as_auto | (codes == CODES["rule"]))
+    codes = np.where(one_mode | (codes == CODES["wrong"]), codes, CODES["modes"])
     which = np.flatnonzero((open_questions & np.isfinite(hand) & np.isfinite(auto)).any(axis=0))
     if len(which) and seen.forward is not None:
         part = probes.take(which)

@@ -146,7 +146,7 @@ def audit_given(case: Case, grads: Params, dtype: str = "float64") -> GradientRe
     >>> audit_given(case, grads).environment["dtype"]
     'float32'
     """
-    narrowest = min((np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(grads)), key=lambda d: d.itemsize)
+    narrowest = min((np.asarray(leaf).dtype for leaf in jax.tree.leaves(grads)), key=lambda dtype: dtype.itemsize)
     if dtype == "float64" and narrowest != np.float64:
         dtype = narrowest.name
 

@@ -161,7 +161,7 @@ class GradientReport:
         return json_text(self.to_dict())
 
     def __str__(self) -> str:
-        """The whole finding, as a failing test shows it with ``assert report.ok, report``."""
+        """The whole finding, as a failing test shows it with ``assert report.ok, str(report)``."""
         bad = [leaf for leaf in self.leaves if not leaf.ok]
         elements = sum(leaf.size for leaf in self.leaves)
         if self.ok:

@@ -41,7 +41,7 @@ class Subject(NamedTuple):
         """Cut the last axis of a flat array ``(…, N)`` into the leaves, ``(…, *shape)``."""
         starts = [0, *self.ends[:-1]]
         parts = [flat[..., start:end] for start, end in zip(starts, self.ends, strict=True)]
-        return [part.reshape(*flat.shape[:-1], *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [part.reshape((*flat.shape[:-1], *shape)) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
 class Hand(NamedTuple):
