@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlpjax.config import Config
     from mlpjax.data import Dataset, load_dataset
     from mlpjax.errors import ConfigError, DataError, InputError, ModelFileError
-    from mlpjax.glassbox import Quantity, Trace, trace
+    from mlpjax.glassbox import trace
     from mlpjax.heads import HEADS, Head
     from mlpjax.initializers import INITIALIZERS
     from mlpjax.loop import Progress, evaluate
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlpjax.penalties import PENALTIES, Penalty
     from mlpjax.reports import GradientReport
     from mlpjax.step import TrainState, accumulate
+    from mlpjax.traces import Quantity, Trace
     from mlpjax.train import FitResult, fit
 
 __version__ = "0.1.0"
@@ -44,7 +45,7 @@ _HOME = {
     "checkpoint": ("Model", "load", "save"),
     "data": ("Dataset", "load_dataset"),
     "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
-    "glassbox": ("Quantity", "Trace", "trace"),
+    "glassbox": ("trace",),
     "heads": ("HEADS", "Head"),
     "initializers": ("INITIALIZERS",),
     "loop": ("Progress", "evaluate"),
@@ -53,6 +54,7 @@ _HOME = {
     "penalties": ("PENALTIES", "Penalty"),
     "reports": ("GradientReport",),
     "step": ("TrainState", "accumulate"),
+    "traces": ("Quantity", "Trace"),
     "train": ("FitResult", "fit"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

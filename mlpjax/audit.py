@@ -24,7 +24,8 @@ import numpy as np
 
 from mlpjax.checkpoint import versions
 from mlpjax.errors import InputError, listed, unknown_name
-from mlpjax.judging import choose_probes, judge, judge_low
+from mlpjax.judging import choose_probes, judge
+from mlpjax.judging_low import judge_low
 from mlpjax.oracles import Target, footprint, reverse
 from mlpjax.reports import Evidence, GradientReport, LeafReport
 from mlpjax.subject import Hand, Subject, cast, cotangents, flat, function, hand_gradient, prepare, value

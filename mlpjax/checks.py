@@ -62,7 +62,8 @@ def check_input(config: Config, params: Params, state: State, x: Any, train: boo
     _check_vectors(config, params, state)
     dtype = params[0].W.dtype
     x = as_array(x, dtype)
-    _check_x(config, x)
+    # complex numbers come from the audit's complex step, for x and parameters together
+    _check_x(config, x, (jnp.floating, jnp.integer, jnp.bool_, dtype))
     if train and key is None and config.has_dropout:
         raise InputError("training with dropout draws masks: give a key, key=jax.random.key(…), or train=False")
     return x.astype(dtype)
@@ -114,11 +115,13 @@ def check_count(name: str, value: int) -> None:
         raise ConfigError(f"{name} is {value!r}: expected an integer ≥ 1")
 
 
-def _check_x(config: Config, x: jax.Array | np.ndarray) -> None:
+def _check_x(
+    config: Config, x: jax.Array | np.ndarray, kinds: tuple[Any, ...] = (jnp.floating, jnp.integer, jnp.bool_)
+) -> None:
     n_0 = config.sizes[0]
     if x.ndim != 2 or x.shape[1] != n_0:
         raise DataError(f"x has shape {x.shape}: expected (m, {n_0}), as sizes[0] = {n_0}; one row per example")
-    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in kinds):
         raise DataError(f"x has dtype {x.dtype}: expected real numbers")
 
 

@@ -18,7 +18,7 @@ _SAFETY = 4
 """By how much the own error of a difference may fall short: it is an estimate."""
 _BESIDE = 2.0**-42
 """How far beside a point its one-sided derivatives are taken, in units of the step's scale."""
-_WORST = 256
+WORST = 256
 _DIRECTIONS = 4
 _FEWEST = 64
 _WORK = 2**31
@@ -218,14 +218,14 @@ def _report(
     size = int(np.prod(shape, dtype=np.int64))
     where = slice(end - size, end)
     if size == 0:
-        return _empty(subject, leaf, "reverse")
+        return empty_leaf(subject, leaf, "reverse")
     scale = float(np.max(np.abs(np.where(np.isfinite(auto[:, where]), auto[:, where], 0)))) or 1.0
-    compared = [Comparison("reverse", size, _largest(hand[:, where] - auto[:, where]) / scale)]
+    compared = [Comparison("reverse", size, largest(hand[:, where] - auto[:, where]) / scale)]
     others = {"forward": seen.forward, "differences": seen.diff.value, "complex step": seen.complex}
     single = probes.at[own] >= 0
     for oracle, values in others.items():
         if values is not None:
-            error = _largest((seen.hand - values)[:, own][:, single]) / scale
+            error = largest((seen.hand - values)[:, own][:, single]) / scale
             compared.append(Comparison(oracle, int(single.sum()), error))
     code = int(codes[:, own].max())
     verdict = list(VERDICTS)[code]
@@ -259,7 +259,7 @@ def _report(
     )
 
 
-def _empty(subject: Subject, leaf: int, oracle: str) -> LeafReport:
+def empty_leaf(subject: Subject, leaf: int, oracle: str) -> LeafReport:
     """The report of a leaf without elements."""
     return LeafReport(subject.paths[leaf], subject.shapes[leaf], "agrees", oracle, None, 0.0, 0.0, 0.0, 0.0, 0.0, 0, ())
 
@@ -275,71 +275,7 @@ def _against(verdict: str, seen: _Seen) -> tuple[str, np.ndarray]:
     return "reverse", seen.reverse
 
 
-def _largest(values: Any) -> float:
+def largest(values: Any) -> float:
+    """max|v|; infinite where a value is not finite."""
     finite = np.abs(values[np.isfinite(values)])
     return float(finite.max(initial=0.0)) if finite.size == values.size else float("inf")
-
-
-def judge_low(
-    subject: Subject,
-    target: Target,
-    hand: np.ndarray,
-    truth: np.ndarray,
-    beside: np.ndarray,
-    tolerance: np.ndarray,
-    eps: float,
-    between: bool,
-) -> tuple[LeafReport, ...]:
-    """Judge a gradient of low precision, all ``(K, N)``: by float64's, or by autodiff in its own precision."""
-    with np.errstate(invalid="ignore"):
-        to_truth, to_beside = np.abs(hand - truth), np.abs(hand - beside)
-    gap = np.fmin(to_truth, to_beside)
-    codes = np.where(gap <= tolerance, CODES["agrees"], CODES["wrong"])
-    codes = np.where(np.isfinite(hand), codes, CODES["not finite"])
-    beyond = np.flatnonzero((codes == CODES["wrong"]).any(axis=0))
-    worst = beyond[np.argsort(-gap[:, beyond].max(axis=0), kind="stable")][:_WORST]
-    if len(worst) and between:
-        scale = np.maximum(np.abs(target.x[worst]), 1.0)
-        # as far as rounding may have moved what a kink is in
-        sides = [forward(target, Probes(worst, scale), sign * 64 * eps) for sign in (-1, 1)]
-        low, high = np.minimum(*sides), np.maximum(*sides)
-        slack = tolerance[:, worst] + 1e-3 * np.maximum(np.abs(low), np.abs(high))
-        here = hand[:, worst]
-        inside = (high - low > slack) & (here >= low - slack) & (here <= high + slack)
-        codes[:, worst] = np.where(inside & (codes[:, worst] == CODES["wrong"]), CODES["kink"], codes[:, worst])
-    return tuple(_low_report(subject, leaf, hand, truth, tolerance, gap, codes) for leaf in range(len(subject.paths)))
-
-
-def _low_report(
-    subject: Subject,
-    leaf: int,
-    hand: np.ndarray,
-    truth: np.ndarray,
-    tolerance: np.ndarray,
-    gap: np.ndarray,
-    codes: np.ndarray,
-) -> LeafReport:
-    shape, end = subject.shapes[leaf], int(subject.ends[leaf])
-    start = end - int(np.prod(shape, dtype=np.int64))
-    if start == end:
-        return _empty(subject, leaf, "float64")
-    own = (slice(None), slice(start, end))
-    scale = float(np.abs(truth[own]).max()) or 1.0
-    code = int(codes[own].max())
-    order = np.where(codes[own] == code, np.nan_to_num(gap[own], nan=np.inf), -1.0)
-    k, at = np.unravel_index(int(np.argmax(order)), order.shape)
-    got, want = float(hand[own][k, at]), float(truth[own][k, at])
-    return LeafReport(
-        path=subject.paths[leaf],
-        shape=shape,
-        verdict=list(VERDICTS)[code],
-        oracle="float64",
-        index=tuple(int(i) for i in np.unravel_index(at, shape)),
-        expected=want,
-        got=got,
-        relative=abs(got - want) / scale,
-        ulp=abs(got - want) / float(np.spacing(np.float32(abs(want)))),
-        tolerance=float(tolerance[own][k, at]) / scale,
-        wrong=int((codes[own] > CODES["kink"]).any(axis=0).sum()),
-        comparisons=(Comparison("float64", end - start, _largest(hand[own] - truth[own]) / scale),),
-    )

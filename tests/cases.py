@@ -7,20 +7,12 @@ import oracle
 import mlpjax
 from mlpjax.cases import EXAMPLES as M
 from mlpjax.cases import Case, all_pairs, covering_array, make_case
+from mlpjax.networks import sizes_of
 
-__all__ = ["Case", "all_pairs", "covering_array", "make_case"]
+__all__ = ["Case", "all_pairs", "covering_array", "make_case", "sizes_of"]
 
-N_IN = 3
-HIDDEN = (5, 4, 7, 6)
-"""Every width and the number of rows differ, so that no transposed product fits by accident."""
 STEP = 1e-5
 KINK_MARGIN = 1e-3
-
-
-def sizes_of(head, hidden, classes=2):
-    """``hidden`` hidden layers; all networks end alike, so that few shapes have to be compiled."""
-    n_L = {"binary": 1, "multiclass": classes}.get(head, 2)
-    return (N_IN, *HIDDEN[len(HIDDEN) - hidden :], n_L)
 
 
 def smooth_case(config, weight="none", train=True, m=M):

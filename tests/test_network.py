@@ -17,33 +17,9 @@ from cases import (
 
 import mlpjax
 from mlpjax import ACTIVATIONS, HEADS, Batch, Config, Layer
+from mlpjax.networks import FACTORS, row_config
 
-FACTORS = {
-    "hidden": (0, 1, 2, 3, 4),
-    "head": ("binary", "multilabel", "multiclass", "regression", "regression_relu"),
-    "activation": ("tanh", "relu", "prelu", "mixed"),
-    "init": ("auto", "zeros", "he_uniform"),
-    "dropout": ("none", "scalar", "tuple"),
-    "weight": ("none", "given", "zeros"),
-    "batch_norm": (False, True),
-    "bias": (False, True),
-    "l1": (None, 0.02),
-    "l2": (None, 0.3),
-    "train": (True, False),
-}
 ROWS = covering_array(FACTORS)
-MIXED = ("prelu", "gelu", "selu", "arctan")
-RATES = (0.2, 0.5, None, 0.3, 0.1)
-
-
-def row_config(row):
-    hidden = row["hidden"]
-    return Config(
-        sizes=sizes_of(row["head"], hidden),
-        activation=MIXED[:hidden] if row["activation"] == "mixed" else row["activation"],
-        dropout={"none": None, "scalar": 0.4, "tuple": RATES[: hidden + 1]}[row["dropout"]],
-        **{name: row[name] for name in ("head", "init", "batch_norm", "bias", "l1", "l2")},
-    )
 
 
 def row_case(row):
