@@ -119,7 +119,7 @@ class GradientReport:
             table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
         for leaf in self.leaves:
             style = "green" if leaf.verdict == "agrees" else "yellow" if leaf.ok else "bold red"
-            where = "projection" if leaf.index is None else str(list(leaf.index))
+            where = "projection" if leaf.index is None else str(list(leaf.index)) if leaf.shape else ""
             table.add_row(
                 leaf.path, "×".join(map(str, leaf.shape)) or "scalar", where,
                 f"{leaf.expected:.9g}", f"{leaf.got:.9g}", f"{leaf.relative:.1e}", f"{leaf.ulp:.3g}", leaf.oracle,
