@@ -4,8 +4,8 @@
 float64 whatever the caller's precision is, and returns a `mlpjax.reports.GradientReport`. How it judges:
 
 * **Autodiff.** Hand and reverse mode may differ by 1e-11 of the leaf's scale (its largest element), plus what
-  rounding explains: both are also run in float32, and what changes there, times 2⁻²⁹, is their rounding in float64.
-  Nothing is multiplied by the size of a leaf.
+  rounding explains: both are also run with float32 arguments, and what changes there, times 2⁻²⁹, is their rounding in
+  float64. Nothing is multiplied by the size of a leaf, and a leaf counts by its own scale unless it is rounding alone.
 * **Differences** carry an error of their own, found from a sweep of step sizes, and that is their tolerance.
 * **Kinks.** A step across a kink excuses the difference quotient, never the gradient: it must be autodiff's value,
   or lie between the one-sided derivatives. Where several kinks meet, as with W = 0 before ReLU, what autodiff
@@ -99,9 +99,9 @@ def check_gradients(
         raise InputError(unknown_name("dtype", dtype, RTOL))
     if kinks not in KINKS:
         raise InputError(unknown_name("kinks", kinks, KINKS))
-    for name, count in (("n_cotangents", n_cotangents), ("max_elements", max_elements)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"{name} is {count!r}: expected an integer ≥ 1")
+    for name, count, least in (("n_cotangents", n_cotangents, 1), ("max_elements", max_elements, 1), ("seed", seed, 0)):
+        if isinstance(count, bool) or not hasattr(count, "__index__") or count < least:
+            raise InputError(f"{name} is {count!r}: expected an integer ≥ {least}")
     if rtol is not None and not 0 < rtol < 1:
         raise InputError(f"rtol is {rtol!r}: expected a number between 0 and 1")
     rtol = RTOL[dtype] if rtol is None else rtol
@@ -113,11 +113,12 @@ def check_gradients(
         "dtype": dtype,
         "device": f"{device.platform} {device.device_kind}",
         "matmul_precision": "highest",
-        "rtol": rtol,
-        "seed": seed,
+        "rtol": float(rtol),
+        "seed": int(seed),
         "versions": versions(),
     }
-    with jax.default_matmul_precision("highest"):
+    # what overflows on the way is judged, not warned of
+    with jax.default_matmul_precision("highest"), jax.debug_nans(False), np.errstate(all="ignore"):
         if dtype == "float64":
             found = _in_float64(subject, cpu, rtol, seed, n_cotangents, max_elements, kinks == "between", jit)
         else:
@@ -142,22 +143,22 @@ def _in_float64(
     with jax.enable_x64(True), jax.default_device(cpu):
         args = cast(subject, np.float64, cpu)
         out, aux = value(subject, args)
-        cots = cotangents(out, count, seed)
+        cots = cotangents(subject, out, count, seed)
         hand = hand_gradient(subject, args, cots)
         if problems := _not_deterministic(subject, args, cots, out, hand):
             return (), problems, [], None
         target, auto = _reverse(subject, args, cots, jit)
         F = target.at(target.x)
-    noise, rounding = _rounding(subject, cots, hand, F, auto, jit, cpu)
-    target = target._replace(rounding=rounding)
-    tolerance = rtol * _per_leaf(subject, auto) + noise
-    with jax.enable_x64(True), jax.default_device(cpu):
-        problems = value_problems(subject, args, cots, out, aux, hand, target)
+        noise, rounding, value_noise = _rounding(subject, cots, hand, F, auto, jit, cpu)
+        target = target._replace(rounding=rounding)
+        tolerance = rtol * _per_leaf(subject, auto) + noise
+        problems = value_problems(subject, args, cots, out, aux, hand, target, value_noise)
         excess = np.nan_to_num(np.abs(hand.grads - auto) / (tolerance + 1e-300), nan=np.inf).max(axis=0)
         probes = choose_probes(subject, target.x, np.where(excess > 1, excess, 0), max_elements, seed)
         judged = judge(subject, target, hand.grads, auto, tolerance, probes, between)
     notes = list(judged.notes)
-    narrow = [path for path, dtype in zip(subject.paths, hand.dtypes, strict=True) if dtype != np.float64]
+    floats = [jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64 for dtype in hand.dtypes]
+    narrow = [path for path, is_narrow in zip(subject.paths, floats, strict=True) if is_narrow]
     if narrow:
         notes.append(f"grad_f is narrower than its arguments, float64, at {listed(narrow, 5)}: it rounds; see dtype=")
     bad = [leaf for leaf in judged.leaves if not leaf.ok]
@@ -184,58 +185,89 @@ def _in_low_precision(
     with jax.enable_x64(False):
         # the same rounded numbers in both precisions
         subject = subject._replace(args=cast(subject, jnp.dtype(dtype), cpu))
+    if not np.isfinite(flat(subject, subject.args).astype(np.float64)).all():
+        raise InputError(f"the arguments are not finite in {dtype}: they are too large for it")
     with jax.enable_x64(True), jax.default_device(cpu):
         args = cast(subject, np.float64, cpu)
-        cots = cotangents(value(subject, args)[0], count, seed)
+        out, aux = value(subject, args)
+        cots = cotangents(subject, out, count, seed)
         target, truth = _reverse(subject, args, cots, jit=False)
-    with jax.enable_x64(False), jax.default_device(device):
-        args = cast(subject, jnp.dtype(dtype), device)
-        hand = hand_gradient(subject, args, cots).grads
-        # not compiled: then its forward pass rounds like that of the gradient function
-        beside = _reverse(subject, args, cots, jit=False)[1].astype(np.float64)
+
+    def run() -> tuple[Hand, np.ndarray, list[str]]:
+        with jax.enable_x64(False), jax.default_device(device):
+            args = cast(subject, jnp.dtype(dtype), device)
+            hand = hand_gradient(subject, args, cots)
+            # not compiled: then its forward pass rounds like that of the gradient function
+            beside = _reverse(subject, args, cots, jit=False)[1].astype(np.float64)
+            return hand, beside, _not_deterministic(subject, args, cots, subject.f(*args), hand)
+
+    try:
+        hand, beside, problems = run()
+    except jax.errors.JaxRuntimeError:
+        # JAX confuses a NumPy constant of f that it has seen in float64 with the same one in float32
+        jax.clear_caches()
+        hand, beside, problems = run()
     eps, scale, error = float(jnp.finfo(dtype).eps), _per_leaf(subject, truth), np.abs(beside - truth)
     # what is far above the rest is a kink crossed, not rounding
     usual = np.maximum(1e-2 * scale, 4 * _per_leaf(subject, error, np.median))
     spread = _per_leaf(subject, np.where(error <= usual, error, 0))
-    tolerance = rtol * scale + 4 * spread + _floor(subject, truth, eps)
+    tolerance = rtol * scale + 4 * spread + _floor(subject, truth, eps, _per_leaf(subject, error))
     with jax.enable_x64(True), jax.default_device(cpu):
-        leaves = judge_low(subject, target, hand, truth, beside, tolerance, eps, between)
-    return leaves, [], [], _evidence(subject, target.x, hand, truth)
+        leaves = judge_low(subject, target, hand.grads, truth, beside, tolerance, eps, between)
+        problems += value_problems(subject, args, cots, out, aux, hand, target, rtol=rtol)
+    notes = [f"judged by reverse mode in float64, at the point rounded to {dtype}; no other oracle was asked"]
+    return leaves, problems, notes, _evidence(subject, target.x, hand.grads, truth)
 
 
 def _reverse(subject: Subject, args: tuple[Any, ...], cots: list[Any], jit: bool) -> tuple[Target, np.ndarray]:
     F, x = function(subject, args, cots), flat(subject, args)
-    target = Target(F, x, np.zeros(len(cots)), subject.split, jit, footprint(F, subject.split(x)))
-    return target, reverse(target)
+    try:
+        target = Target(F, x, np.zeros(len(cots)), subject.split, jit, footprint(F, subject.split(x)))
+        return target, reverse(target)
+    except jax.errors.JaxRuntimeError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"f cannot be traced and differentiated by JAX ({type(error).__name__}): {reason}") from error
 
 
 def _rounding(
     subject: Subject, cots: list[Any], hand: Hand, F: np.ndarray, auto: np.ndarray, jit: bool, cpu: jax.Device
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rounding of the gradients ``(K, N)`` and of F ``(K,)`` in float64, from what float32 changes in them."""
-    largest = _largest(auto)
-    unknown = 1e3 * _EPS * np.broadcast_to(largest, auto.shape)
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The rounding in float64 of the gradients ``(K, N)``, of F ``(K,)`` and of the value that grad_f gave.
+
+    It is 2⁻²⁹ of what changes when the arguments are float32 ones.
+    """
+    own, largest = _per_leaf(subject, auto), _largest(auto)
+    floor = _floor(subject, auto, _EPS, own)
+    least = 8 * float(np.finfo(np.float64).tiny)
     try:
         # nobody asked for float32: what it makes JAX warn of is not the caller's concern
-        with warnings.catch_warnings(action="ignore"), jax.enable_x64(False), jax.default_device(cpu):
+        with warnings.catch_warnings(action="ignore"):
             args = cast(subject, np.float32, cpu)
-            hand32 = hand_gradient(subject, args, cots).grads
+            given = hand_gradient(subject, args, cots)
             target32, auto32 = _reverse(subject, args, cots, jit)
             F32 = target32.at(target32.x)
+            values = zip(_floats(hand.value), _floats(given.value), strict=True)
+            value_noise = max([float(np.abs(a - b).max(initial=0)) for a, b in values], default=0.0)
     except Exception:  # the caller's functions may raise anything in a precision that they were not asked for
-        return unknown, 8 * _EPS * np.abs(F)
-    changes = _per_leaf(subject, hand32 - hand.grads) + _per_leaf(subject, auto32 - auto)
+        return 1e3 * _EPS * own + floor, 8 * _EPS * np.abs(F) + least, 0.0
+    changes = _per_leaf(subject, given.grads - hand.grads) + _per_leaf(subject, auto32 - auto)
     # a change of another kind, a jump or an overflow, says nothing of rounding
-    noise = np.where(changes <= 1e-2 * largest, _ROUNDING * _SHIFT * changes, unknown)
-    return noise + _floor(subject, auto, _EPS), 4 * np.maximum(
-        _EPS * np.abs(F), np.nan_to_num(_SHIFT * np.abs(F32 - F))
-    )
+    known = (changes <= 1e-2 * own) | (changes <= 1e-4 * largest)
+    noise = np.where(known, _ROUNDING * _SHIFT * changes, 1e3 * _EPS * own) + _floor(subject, auto, _EPS, changes)
+    rounding = 4 * np.maximum(_EPS * np.abs(F), np.nan_to_num(_SHIFT * np.abs(F32 - F), posinf=0)) + least
+    return noise, rounding, float(np.nan_to_num(_ROUNDING * _SHIFT * value_noise, posinf=0))
 
 
-def _floor(subject: Subject, auto: np.ndarray, eps: float) -> np.ndarray:
-    """64 ε of the largest gradient, for a leaf that vanishes against it: such a leaf consists of rounding."""
-    largest = 64 * eps * _largest(auto)
-    return np.where(_per_leaf(subject, auto) < largest, largest, 0)
+def _floats(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+
+
+def _floor(subject: Subject, auto: np.ndarray, eps: float, changes: np.ndarray) -> np.ndarray:
+    """64 ε of the largest gradient, for a leaf that vanishes against it and consists of rounding: it ``changes``."""
+    largest, own = 64 * eps * _largest(auto), _per_leaf(subject, auto)
+    return np.where((own < largest) & (changes > 1e-2 * own), largest, 0)
 
 
 def _per_leaf(subject: Subject, values: np.ndarray, reduce: Callable[..., Any] = np.max) -> np.ndarray:

@@ -50,6 +50,7 @@ def relations(evidence: Evidence) -> list[Relation]:
         name, text = _factor_words(factor)
         what = f"the whole gradient is {text} the right one: that of another function"
         found.append(Relation(name, what, tuple(factor * leaf for leaf in evidence.truth)))
+        return found
     if swapped := _swapped(evidence):
         found.append(swapped)
     fits: list[tuple[str, _Fit]] = []

@@ -143,7 +143,8 @@ class GradientReport:
         """
         from mlpjax.diagnosis import diagnose
 
-        return [] if self.ok or self.evidence is None else diagnose(self.evidence, case)
+        wrong = any(leaf.verdict in ("wrong", "not finite") for leaf in self.leaves)
+        return diagnose(self.evidence, case) if wrong and self.evidence is not None else []
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -166,8 +167,10 @@ class GradientReport:
         elements = sum(leaf.size for leaf in self.leaves)
         if self.ok:
             head = f"the gradient is right: {len(self.leaves)} leaves, {elements:,} elements"
-        elif bad:
+        elif any(leaf.verdict in ("wrong", "not finite") for leaf in bad):
             head = f"the gradient is wrong in {len(bad)} of {len(self.leaves)} leaves"
+        elif bad:
+            head = f"the derivatives of f contradict each other in {len(bad)} of {len(self.leaves)} leaves"
         else:
             head = "the gradient cannot be trusted"
         lines = [f"{head}, {self.environment['dtype']}"]

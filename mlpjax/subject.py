@@ -62,15 +62,20 @@ def prepare(
     has_aux: bool,
 ) -> Subject:
     """Check what does not need f: that there is something to differentiate by, and that it is finite and real."""
+    for name, given in (("f", f), ("grad_f", grad_f)):
+        if not callable(given):
+            raise InputError(f"{name} is a {type(given).__name__}: expected a function")
     if returns not in RETURNS:
         raise InputError(unknown_name("returns", returns, RETURNS))
     if returns == "vjp" and has_aux:
         raise InputError("has_aux goes with returns='grad' and 'value_and_grad': give f and its vjp without the aux")
-    single = isinstance(argnums, int)
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if not chosen or any(not -len(args) <= i < len(args) for i in chosen):
+    single = hasattr(argnums, "__index__")
+    chosen: tuple[Any, ...] = (argnums,) if single else tuple(argnums) if isinstance(argnums, tuple | list) else ()
+    if not chosen or any(not hasattr(i, "__index__") or not -len(args) <= i < len(args) for i in chosen):
         raise InputError(f"argnums is {argnums!r}: expected positions among the {len(args)} arguments given")
-    chosen = tuple(i % len(args) for i in chosen)
+    chosen = tuple(int(i) % len(args) for i in chosen)
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"argnums is {argnums!r}: an argument stands there twice")
     names = _names(f, len(args))
     paths, shapes = [], []
     for i in chosen:
@@ -78,8 +83,8 @@ def prepare(
             name = f"{names[i]}{jax.tree_util.keystr(path)}"
             paths.append(name)
             shapes.append(_check_leaf(name, leaf))
-    if not paths:
-        raise InputError(f"argument {names[chosen[0]]} has no leaves: there is nothing to differentiate by")
+    if not any(math.prod(shape) for shape in shapes):
+        raise InputError(f"argument {names[chosen[0]]} has no elements: there is nothing to differentiate by")
     return Subject(f, grad_f, args, chosen[0] if single else chosen, returns, has_aux, tuple(paths), tuple(shapes))
 
 
@@ -104,6 +109,8 @@ def _check_leaf(name: str, leaf: Any) -> tuple[int, ...]:
             f"{name} is of dtype {dtype}: a gradient is with respect to real floating-point numbers; make it one, or "
             "leave its argument out of argnums"
         )
+    if isinstance(leaf, jax.core.Tracer):
+        raise InputError(f"{name} has no value, under jax.jit or another transformation: call check_gradients outside")
     values = np.asarray(leaf, np.float64)
     if not np.isfinite(values).all():
         index = np.argwhere(~np.isfinite(values))[0].tolist()
@@ -124,7 +131,8 @@ def cast(subject: Subject, dtype: Any, device: jax.Device) -> tuple[Any, ...]:
             return jnp.asarray(np.asarray(leaf, np.float64), dtype)
         if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             return jnp.asarray(np.asarray(leaf), np.result_type(dtype, np.complex64))
-        return np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf
+        # integers too in the width that JAX has at the moment
+        return jnp.asarray(np.asarray(leaf)) if isinstance(leaf, jax.Array | np.ndarray) else leaf
 
     return tuple(
         jax.tree.map(lambda leaf, i=i: convert(leaf, i in selected), arg) for i, arg in enumerate(subject.args)
@@ -180,10 +188,10 @@ def value(subject: Subject, args: tuple[Any, ...]) -> tuple[Any, Any]:
     return out, aux
 
 
-def cotangents(out: Any, count: int, seed: int) -> list[Any]:
-    """Random cotangents of f's value, in float64: ``count`` trees like ``out``; for a scalar the 1 alone."""
+def cotangents(subject: Subject, out: Any, count: int, seed: int) -> list[Any]:
+    """Random cotangents of f's value, in float64: ``count`` trees like ``out``; for a gradient the 1 alone."""
     leaves, tree = jax.tree.leaves(out), structure(out)
-    if len(leaves) == 1 and not np.shape(leaves[0]):
+    if subject.returns != "vjp":
         return [tree.unflatten([np.float64(1.0)])]
     rng = np.random.default_rng(seed)
     return [tree.unflatten([rng.normal(size=np.shape(leaf)) for leaf in leaves]) for _ in range(count)]
@@ -238,6 +246,10 @@ def _pair(returned: Any, form: str) -> tuple[Any, Any]:
 
 
 def _check_tree(subject: Subject, grads: Any, expected: Any) -> None:
+    for leaf in jax.tree.leaves(grads):
+        dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
+        if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+            raise InputError(f"grad_f returned values of dtype {dtype}: expected real numbers")
     same = structure(grads) == structure(expected)
     pairs = list(zip(jax.tree.leaves(grads), subject.shapes, subject.paths, strict=True)) if same else []
     wrong = [path for leaf, shape, path in pairs if np.shape(leaf) != shape]

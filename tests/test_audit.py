@@ -334,7 +334,7 @@ BAD = {
     "a Python integer": ((f, df, 3), {}, "w is of dtype int64"),
     "an argument that is NaN": ((f, df, np.array([1, np.nan])), {}, r"w\[1\] is nan: expected finite"),
     "an argument JAX does not know": ((f, df, object()), {}, "w is of type object, which JAX does not know as a"),
-    "an empty tree": ((f, df, {}), {}, "argument w has no leaves"),
+    "an empty tree": ((f, df, {}), {}, "argument w has no elements"),
     "a function that is not finite": (
         (lambda x: jnp.sum(jnp.log(x)), df, -X), {}, "f\\(…\\) is nan: f has to be finite",
     ),

@@ -43,7 +43,7 @@ def test_the_default_networks_are_all_activations_with_all_heads_and_all_pairs()
         ), pair
 
 
-@pytest.mark.parametrize("number", [1, 36, 71, 86])
+@pytest.mark.parametrize("number", [36, 71])
 def test_the_audit_of_this_package_passes(number):
     """A few of the networks that ``mlpjax audit`` looks at, ∂J/∂x included."""
     network = default_networks()[number]
@@ -54,20 +54,23 @@ def test_the_audit_of_this_package_passes(number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_no_false_alarm_on_random_networks(dtype):
-    """A slice of the experiment of 500: kinks, zero weights, zero inputs, one row."""
-    sizes, m = (3, 4, 2), 7
-    for seed in range(10):
-        config, weight, train = random_network(np.random.default_rng([2, seed]), sizes)
-        if seed % 4 == 0:
-            config = Config.from_dict({**config.to_dict(), "init": "zeros"})
-        case = make_case(config, "none" if seed % 5 == 1 else weight, train, 1 if seed % 5 == 1 else m, seed)
-        report = audited(on_kink(case) if seed % 3 == 0 else case, dtype=dtype)
-        assert report.ok, f"{seed} {config} {report}"
+@pytest.mark.parametrize("seed", range(7))
+def test_no_false_alarm_on_random_networks(seed):
+    """A slice of the experiment of 500: kinks, zero weights, zero inputs, one row; one shape, to compile little."""
+    config, weight, train = random_network(np.random.default_rng([2, seed]), (3, 4, 2))
+    changes = {"activation": "relu", "head": "regression", "sizes": (3, 4, 2), "batch_norm": seed % 2 == 1}
+    config = Config.from_dict({**config.to_dict(), **changes, "init": "zeros" if seed % 4 == 0 else "auto"})
+    one_row = seed == 5
+    case = make_case(config, "none" if one_row else weight, train, 1 if one_row else 7, seed)
+    if seed == 6:
+        case = case._replace(batch=case.batch._replace(x=np.zeros_like(case.batch.x)))
+    case = on_kink(case) if seed % 3 == 0 else case
+    for dtype in ("float64", "float32"):
+        report = audited(case, dtype=dtype)
+        assert report.ok, f"{config} {report}"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_lower_precision_is_judged_by_float64(dtype):
     report = audited(PLAIN, dtype=dtype)
     assert report.ok, str(report)
