@@ -359,6 +359,15 @@ BAD = {
     "kinks": ((f, df, X), {"kinks": "pinned"}, "unknown kinks 'pinned'"),
     "rtol": ((f, df, X), {"rtol": -1.0}, "rtol is -1.0: expected a number between 0 and 1"),
     "max_elements": ((f, df, X), {"max_elements": 0}, "max_elements is 0: expected an integer ≥ 1"),
+    "an argument twice": ((f, df, X), {"argnums": (0, 0)}, "an argument stands there twice"),
+    "a negative seed": ((f, df, X), {"seed": -1}, "seed is -1: expected an integer ≥ 0"),
+    "no function at all": ((f, 3, X), {}, "grad_f is a int: expected a function"),
+    "a complex gradient": ((f, lambda w: df(w) + 0j, X), {}, "values of dtype complex128: expected real"),
+    "a loop of unknown length": (
+        (lambda x: jax.lax.while_loop(lambda v: v < 9, lambda v: 2 * v, x), lambda x: x, 1.0), {},
+        "f cannot be traced and differentiated by JAX",
+    ),
+    "a branch on a value": ((lambda x: x * x if x > 0 else x, lambda x: 2 * x, 1.0), {}, "f cannot be traced"),
     "has_aux with vjp": ((f, df, X), {"returns": "vjp", "has_aux": True}, "has_aux goes with returns='grad'"),
 }  # fmt: skip
 
@@ -368,3 +377,93 @@ def test_bad_input_gets_a_clear_error(name):
     args, options, message = BAD[name]
     with pytest.raises(InputError, match=message):
         quick(*args, **options)
+
+
+# --- functions that are hard to judge ----------------------------------------------------------------------------
+
+X2 = np.array([[1.0, 2.0], [3.0, -4.0]])
+
+
+def two_leaves(s, factor=1.0):
+    """A leaf whose gradient is s times that of the other."""
+    return (
+        lambda p: jnp.sum(jnp.sin(p["a"])) + s * jnp.sum(jnp.sin(p["b"])),
+        lambda p: {"a": jnp.cos(p["a"]), "b": factor * s * jnp.cos(p["b"])},
+        {"a": np.array([0.3, 1.0]), "b": np.array([0.5, 2.0])},
+    )
+
+
+@pytest.mark.parametrize("s", [1e-6, 1e-14, 1e-30])
+def test_a_leaf_counts_by_its_own_scale(s):
+    f, df, p = two_leaves(s)
+    assert quick(f, df, p).ok
+    assert verdicts(quick(f, two_leaves(s, 1.0005)[1], p)) == ["agrees", "wrong"]
+
+
+def test_constants_and_indices_of_numpy():
+    """A closure over float64 data, and int64 indices, in either precision."""
+
+    def f(W):
+        return jnp.sum(jnp.tanh(X2 @ W))
+
+    def picked(W, i):
+        return jnp.sum(W[i] ** 2)
+
+    def picked_by_hand(W, i):
+        return jnp.zeros_like(W).at[i].add(2 * W[i])
+
+    for dtype in ("float64", "float32"):
+        report = quick(f, lambda W: X2.T @ (1 - jnp.tanh(X2 @ W) ** 2), np.ones((2, 2)), dtype=dtype)
+        assert report.ok, str(report)
+        report = quick(picked, picked_by_hand, np.ones(4), np.array([0, 2, 2]), dtype=dtype)
+        assert report.ok, str(report)
+
+
+STIFF = {
+    "a plateau": (lambda x: jnp.sum(jnp.log(x**2 + 1e-14)), np.array([1e-7, 1.0, 4.0])),
+    "a peak": (lambda x: jnp.exp(-(((x - 1e4) / 1e-3) ** 2)), np.array(1e4 + 1e-3)),
+    "underflow": (lambda x: jnp.sum(x**2), np.full(3, 1e-165)),
+    "overflow of float32": (lambda x: 1e100 * jnp.sum(jnp.sin(x)), X),
+    "constant rows under batch-norm": (
+        lambda x: jnp.sum((x - jnp.mean(x)) / jnp.sqrt(jnp.var(x) + 1e-12) * jnp.arange(4.0)), np.ones(4),
+    ),
+    "a large offset": (
+        lambda x: jnp.sum((x - jnp.mean(x)) / jnp.sqrt(jnp.var(x) + 1e-5) * jnp.arange(3.0)), 1e6 + X,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STIFF)
+def test_differences_that_do_not_resolve_a_function_accuse_nobody(name):
+    g, x = STIFF[name]
+    report = quick(g, jax.grad(g), x)
+    assert report.ok, str(report)
+    assert not quick(g, lambda x: 1.0005 * jax.grad(g)(x), x).ok
+
+
+def test_a_pullback_that_ignores_its_cotangent_is_wrong():
+    def with_pull(pull):
+        return lambda x: (jnp.sum(x**2), lambda ct: pull(x, ct))
+
+    assert quick(lambda x: jnp.sum(x**2), with_pull(lambda x, ct: 2 * x * ct), X, returns="vjp").ok
+    assert not quick(lambda x: jnp.sum(x**2), with_pull(lambda x, ct: 2 * x), X, returns="vjp").ok
+
+
+def test_a_value_that_cancels_is_the_same_value():
+    report = quick(
+        lambda x: jnp.sum(x) - jnp.sum(x[::-1]),
+        lambda x: (x[0] + x[1] + x[2] - (x[2] + x[1] + x[0]), 0 * x),
+        np.array([0.1, 0.2, 0.3]),
+        returns="value_and_grad",
+    )
+    assert report.ok, str(report)
+
+
+def test_low_precision_checks_value_and_determinism_too():
+    rng = np.random.default_rng(0)
+    report = quick(f, lambda w: (f(w) + 1, df(w)), X, returns="value_and_grad", dtype="float32")
+    assert any("value and gradient belong to different functions" in problem for problem in report.problems)
+    report = quick(f, lambda w: df(w) * (1 + 1e-6 * rng.normal()), X, dtype="float32")
+    assert any("grad_f is not deterministic" in problem for problem in report.problems)
+    with pytest.raises(InputError, match="not finite in float16"):
+        quick(f, df, 1e6 * X, dtype="float16")
