@@ -199,7 +199,7 @@ def _in_low_precision(
             hand = hand_gradient(subject, args, cots)
             # not compiled: then its forward pass rounds like that of the gradient function
             beside = _reverse(subject, args, cots, jit=False)[1].astype(np.float64)
-            return hand, beside, _not_deterministic(subject, args, cots, subject.f(*args), hand)
+            return hand, beside, _not_deterministic(subject, args, cots, value(subject, args)[0], hand)
 
     try:
         hand, beside, problems = run()
