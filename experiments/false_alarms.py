@@ -95,6 +95,9 @@ def main() -> int:
             if not report.ok:
                 alarms.append({"seed": seed, "kind": kind, "dtype": dtype, "config": case.config.to_dict()})
                 print(f"false alarm: seed {seed}, {kind}, {case.config}\n{report}")
+        done = seed + 1 - options.first_seed
+        if done % NETWORKS_OF_A_SHAPE == 0:
+            print(f"{done} of {options.networks}, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - started
     result = {
         "networks": options.networks,
