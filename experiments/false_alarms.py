@@ -4,14 +4,17 @@ Widths 1 … 9, up to 3 hidden layers, every activation and head, weights, batch
 them sit on kinks: units at exactly 0, all weights 0, inputs that are 0 or repeat. Others have tiny or large inputs
 and batches of one. Claim: no alarm in either precision.
 
-    uv run python experiments/false_alarms.py [--networks 500] [--first-seed 0]
+    uv run python experiments/false_alarms.py [--networks 500] [--processes 2]
 
 Writes experiments/results/false_alarms.json, and exits with an error when there is a false alarm.
 """
 
 import argparse
 import collections
+import itertools
 import json
+import multiprocessing
+import os
 import sys
 import time
 from functools import partial
@@ -24,7 +27,7 @@ import mlpjax
 from mlpjax.cases import Case, make_case, on_kink, random_network, random_sizes
 from mlpjax.checkpoint import versions
 
-NETWORKS_OF_A_SHAPE = 50
+NETWORKS_OF_A_SHAPE = 100
 KINDS = (
     "plain",
     "plain",
@@ -76,16 +79,11 @@ def check(case: Case, dtype: str) -> mlpjax.GradientReport:
     )
 
 
-def main() -> int:
-    """Check every network in both precisions; returns 1 when a right gradient was called wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=int, default=500)
-    parser.add_argument("--first-seed", type=int, default=0)
-    options = parser.parse_args()
-    alarms: list[dict] = []
+def look(seeds: range) -> dict:
+    """Check the networks of some seeds in both precisions."""
     kinds, verdicts = collections.Counter(), {dtype: collections.Counter() for dtype in ("float64", "float32")}
-    elements, started = 0, time.perf_counter()
-    for seed in range(options.first_seed, options.first_seed + options.networks):
+    alarms, elements = [], 0
+    for number, seed in enumerate(seeds, start=1):
         kind, case = draw(seed)
         kinds[kind] += 1
         for dtype, seen in verdicts.items():
@@ -94,23 +92,42 @@ def main() -> int:
             elements += sum(leaf.size for leaf in report.leaves)
             if not report.ok:
                 alarms.append({"seed": seed, "kind": kind, "dtype": dtype, "config": case.config.to_dict()})
-                print(f"false alarm: seed {seed}, {kind}, {case.config}\n{report}")
-        done = seed + 1 - options.first_seed
-        if done % NETWORKS_OF_A_SHAPE == 0:
-            print(f"{done} of {options.networks}, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-    seconds = time.perf_counter() - started
+                print(f"false alarm: seed {seed}, {kind}, {case.config}\n{report}", flush=True)
+        if number % 25 == 0:
+            print(f"{number} of {len(seeds)} from seed {seeds[0]}", file=sys.stderr, flush=True)
+    return {"kinds": kinds, "verdicts": verdicts, "alarms": alarms, "elements": elements}
+
+
+def main() -> int:
+    """Check every network, some in each process; returns 1 when a right gradient was called wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=500)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    started = time.perf_counter()
+    cuts = [options.networks * i // options.processes for i in range(options.processes + 1)]
+    parts = [range(*ends) for ends in itertools.pairwise(cuts)]
+    # JAX has threads: a process of its own for each part, not a fork
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        found = pool.map(look, parts)
+    alarms = [alarm for one in found for alarm in one["alarms"]]
+    elements = sum(one["elements"] for one in found)
     result = {
         "networks": options.networks,
-        "first_seed": options.first_seed,
-        "kinds": dict(kinds),
+        "kinds": sum((one["kinds"] for one in found), collections.Counter()),
         "elements": elements,
-        "leaf_verdicts": {dtype: dict(seen) for dtype, seen in verdicts.items()},
+        "leaf_verdicts": {
+            dtype: sum((one["verdicts"][dtype] for one in found), collections.Counter())
+            for dtype in ("float64", "float32")
+        },
         "false_alarms": alarms,
-        "seconds": round(seconds, 1),
+        "seconds": round(time.perf_counter() - started, 1),
+        "processes": options.processes,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "device": jax.devices()[0].device_kind,
         "versions": versions(),
     }
-    print(f"{options.networks} networks, {elements:,} elements, {len(alarms)} false alarms, {seconds:.0f} s")
+    print(f"{options.networks} networks, {elements:,} elements, {len(alarms)} false alarms, {result['seconds']} s")
     target = Path(__file__).parent / "results" / "false_alarms.json"
     target.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return int(bool(alarms))

@@ -247,7 +247,11 @@ def _report(
     index = None if at < 0 else tuple(int(i) for i in np.unravel_index(at - where.start, shape))
     got, want = float(seen.hand[k, own][probe]), float(np.broadcast_to(expected, seen.hand.shape)[k, own][probe])
     beyond = ~(np.abs(hand[:, where] - auto[:, where]) <= tolerance[:, where]).all(axis=0)
-    wrong = 0 if verdict in ("agrees", "kink") else max(int(beyond.sum()), int((codes[:, own] == code).any(0).sum()))
+    wrong = (
+        0
+        if verdict in ("agrees", "kink")
+        else max(int(beyond.sum()), int((codes[:, own] == code).any(axis=0)[single].sum()))
+    )
     return LeafReport(
         path=subject.paths[leaf],
         shape=shape,

@@ -1,11 +1,15 @@
 """Strict where the package is free: no silent rank promotion, and no data set from outside the repository."""
 
+import signal
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
+# the processes that share the tests ignore Ctrl-C, which some tests send
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # the same examples in every run; the first one compiles, so that there is no deadline
 settings.register_profile(
     "proof",

@@ -117,7 +117,7 @@ def mask_of(config, l, shape, key, train):
     rates = config.dropout if isinstance(config.dropout, tuple) else (None, *[config.dropout] * (len(config.sizes) - 2))
     if not train or rates[l] is None:
         return jnp.ones(shape)
-    return jax.random.bernoulli(jax.random.fold_in(key, l), 1 - rates[l], shape) / (1 - rates[l])
+    return jax.random.bernoulli(jax.random.fold_in(key, l), 1 - np.float32(rates[l]), shape) / (1 - rates[l])
 
 
 def targets(config, batch):
