@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from mlpjax.audit import check_gradients
     from mlpjax.checkpoint import Model, load, save
     from mlpjax.config import Config
-    from mlpjax.data import Dataset, load_dataset
+    from mlpjax.data import load_dataset
     from mlpjax.errors import ConfigError, DataError, InputError, ModelFileError
+    from mlpjax.folding import fold
     from mlpjax.glassbox import trace
     from mlpjax.heads import HEADS, Head
     from mlpjax.initializers import INITIALIZERS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
     from mlpjax.parameters import Aux, Batch, Layer, init
     from mlpjax.penalties import PENALTIES, Penalty
+    from mlpjax.problems import Dataset
     from mlpjax.reports import GradientReport
     from mlpjax.step import TrainState, accumulate
     from mlpjax.traces import Quantity, Trace
@@ -43,8 +45,9 @@ _HOME = {
     "activations": ("ACTIVATIONS", "Activation"),
     "audit": ("check_gradients",),
     "checkpoint": ("Model", "load", "save"),
-    "data": ("Dataset", "load_dataset"),
+    "data": ("load_dataset",),
     "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
+    "folding": ("fold",),
     "glassbox": ("trace",),
     "heads": ("HEADS", "Head"),
     "initializers": ("INITIALIZERS",),
@@ -52,6 +55,7 @@ _HOME = {
     "mlp": ("apply_update", "autodiff", "backward", "decide", "forward", "input_gradient", "loss", "predict"),
     "parameters": ("Aux", "Batch", "Config", "Layer", "init"),  # which makes Config a pytree
     "penalties": ("PENALTIES", "Penalty"),
+    "problems": ("Dataset",),
     "reports": ("GradientReport",),
     "step": ("TrainState", "accumulate"),
     "traces": ("Quantity", "Trace"),

@@ -15,7 +15,7 @@ import numpy as np
 from mlpjax.checkpoint import load, save, versions
 from mlpjax.cli import BAD_INPUT, INTERRUPTED, OK, complain
 from mlpjax.config import Config
-from mlpjax.data import Dataset, load_dataset, load_for_model, n_outputs
+from mlpjax.data import load_dataset, load_for_model
 from mlpjax.display import number, progress_bar, say, show, write_json
 from mlpjax.errors import ConfigError, DataError, ModelFileError
 from mlpjax.heads import HEADS
@@ -27,6 +27,7 @@ from mlpjax.optim import make_optimizer
 from mlpjax.options import EvaluateOptions, TrainOptions
 from mlpjax.parameters import Batch, Params, State
 from mlpjax.preprocess import SCALERS, Scaler
+from mlpjax.problems import Dataset, n_outputs
 from mlpjax.step import accumulate
 from mlpjax.toys import GATES
 from mlpjax.train import FitResult, fit

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpjax import data
-from mlpjax.data import DATASETS, Dataset, load_dataset, load_digits, load_for_model, n_outputs
+from mlpjax.data import DATASETS, load_dataset, load_digits, load_for_model
 from mlpjax.errors import DataError
+from mlpjax.problems import Dataset, n_outputs
 from mlpjax.toys import GATES, TOYS
 
 
