@@ -1,8 +1,8 @@
 """The activation functions g, each beside its derivative g′ derived by hand.
 
-Every function here works element by element on an array ``z`` of any shape and keeps its float dtype.
-`ACTIVATIONS` maps a name to the record `Activation(f, df, df_dslope)`: being in the table is being selectable,
-documented and tested.
+Every function works element by element on an array ``z`` of any shape and keeps its float dtype; those that are
+later than the lecture and gate their input are in `mlpjax.gated`. `ACTIVATIONS` maps a name to the record
+`Activation(f, df, df_dslope)`: being in the table is being selectable, documented and tested.
 
 Two rules hold for all of them:
 
@@ -17,19 +17,20 @@ Source: lecture, section *Activation functions*, and its list of activations.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import pi, sqrt
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mlpjax.gated import gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative, silu, silu_derivative
+
 LEAKY_SLOPE = 0.01
+"""Slope of leaky ReLU for z < 0. Source: ``act-leaky-slope``."""
 PRELU_START = 0.25
 """Start value of the learnt slope (He et al. 2015)."""
 ELU_ALPHA = 1.0
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
-_GELU_CUBIC = 0.044715
 
 
 class Activation(NamedTuple):
@@ -45,7 +46,7 @@ class Activation(NamedTuple):
 
 
 def identity(z: jax.Array) -> jax.Array:
-    """g(z) = z. Source: ``act-identity``.
+    """g(z) = z. Source: ``act-identity``, ``act-linear-output``.
 
     >>> identity(jnp.array([-2.0, 3.0]))
     Array([-2.,  3.], dtype=float32)
@@ -63,7 +64,9 @@ def identity_derivative(z: jax.Array) -> jax.Array:
 
 
 def binary_step(z: jax.Array) -> jax.Array:
-    """g(z) = 1 if z ≥ 0 else 0 (the threshold unit; g(0) = 1). Source: ``act-binary-step``.
+    """g(z) = 1 if z ≥ 0 else 0 (the threshold unit; g(0) = 1).
+
+    Source: ``act-binary-step``, ``perceptron-threshold``, ``trap-step``.
 
     >>> binary_step(jnp.array([-2.0, 0.0, 3.0]))
     Array([0., 1., 1.], dtype=float32)
@@ -72,7 +75,9 @@ def binary_step(z: jax.Array) -> jax.Array:
 
 
 def binary_step_derivative(z: jax.Array) -> jax.Array:
-    """g′(z) = 0, also at 0 by convention: nothing can be learnt through it. Source: ``err-step-0``.
+    """g′(z) = 0, also at 0 by convention: nothing can be learnt through it.
+
+    Source: ``err-step-0``, ``perceptron-nondiff``.
 
     >>> binary_step_derivative(jnp.array([-2.0, 0.0, 3.0]))
     Array([0., 0., 0.], dtype=float32)
@@ -81,7 +86,10 @@ def binary_step_derivative(z: jax.Array) -> jax.Array:
 
 
 def sigmoid(z: jax.Array) -> jax.Array:
-    """σ(z) = 1/(1 + e^−z), in (0, 1). Source: ``act-sigmoid``.
+    """σ(z) = 1/(1 + e^−z), in (0, 1).
+
+    Source: ``act-sigmoid``, ``act-sigmoid-symmetry``, ``act-heaviside-limit``, ``logreg-sigmoid``,
+    ``logreg-sigmoid-limits``, ``err-sigma-limit``, ``trap-naive-sigmoid``.
 
     >>> sigmoid(jnp.array([0.0, -1e4]))
     Array([0.5, 0. ], dtype=float32)
@@ -90,7 +98,11 @@ def sigmoid(z: jax.Array) -> jax.Array:
 
 
 def sigmoid_derivative(z: jax.Array) -> jax.Array:
-    """σ′(z) = σ(z)(1 − σ(z)) = a(1 − a), at most ¼. Source: ``act-sigmoid-deriv``.
+    """σ′(z) = σ(z)(1 − σ(z)) = a(1 − a), at most ¼.
+
+    Source: ``act-sigmoid-deriv``, ``act-sigmoid-deriv-a``, ``act-sigmoid-max-deriv``, ``act-saturation``,
+    ``act-sigmoid-proof-1``, ``act-sigmoid-proof-2``, ``act-sigmoid-proof-3``, ``prob-ml-back-sigmoid``,
+    ``err-sigmoid-proof``.
 
     >>> sigmoid_derivative(jnp.array([0.0, 1e4]))
     Array([0.25, 0.  ], dtype=float32)
@@ -100,7 +112,9 @@ def sigmoid_derivative(z: jax.Array) -> jax.Array:
 
 
 def tanh(z: jax.Array) -> jax.Array:
-    """tanh z = (e^z − e^−z)/(e^z + e^−z), in (−1, 1). Source: ``act-tanh``.
+    """tanh z = (e^z − e^−z)/(e^z + e^−z), in (−1, 1).
+
+    Source: ``act-tanh``, ``act-tanh-sigmoid``, ``act-tanh-alt``, ``act-tanh-range``, ``trap-naive-tanh``.
 
     >>> tanh(jnp.array([0.0, 800.0]))
     Array([0., 1.], dtype=float32)
@@ -109,7 +123,7 @@ def tanh(z: jax.Array) -> jax.Array:
 
 
 def tanh_derivative(z: jax.Array) -> jax.Array:
-    """tanh′(z) = 1 − tanh²(z) = 1 − a². Source: ``act-tanh-deriv``.
+    """tanh′(z) = 1 − tanh²(z) = 1 − a². Source: ``act-tanh-deriv``, ``act-tanh-deriv-a``.
 
     >>> tanh_derivative(jnp.array([0.0, 800.0]))
     Array([1., 0.], dtype=float32)
@@ -138,7 +152,7 @@ def arctan_derivative(z: jax.Array) -> jax.Array:
 
 
 def relu(z: jax.Array) -> jax.Array:
-    """g(z) = max(0, z). Source: ``act-relu``.
+    """g(z) = max(0, z). Source: ``act-relu``, ``trap-relu-tie``.
 
     >>> relu(jnp.array([-2.0, 3.0]))
     Array([0., 3.], dtype=float32)
@@ -205,7 +219,7 @@ def prelu_slope_derivative(z: jax.Array) -> jax.Array:
 
 
 def elu(z: jax.Array) -> jax.Array:
-    """g(z) = z for z ≥ 0, e^z − 1 for z < 0 (Clevert et al. 2016, α = 1). Source: ``act-elu``.
+    """g(z) = z for z ≥ 0, e^z − 1 for z < 0 (Clevert et al. 2016, α = 1). Source: ``act-elu``, ``trap-where-exp``.
 
     >>> elu(jnp.array([-1e4, 0.0, 1e4]))
     Array([-1.e+00,  0.e+00,  1.e+04], dtype=float32)
@@ -243,7 +257,9 @@ def selu_derivative(z: jax.Array) -> jax.Array:
 
 
 def softplus(z: jax.Array) -> jax.Array:
-    """g(z) = log(1 + e^z), computed without overflow. Source: ``act-softplus``, ``err-softplus-stable``.
+    """g(z) = log(1 + e^z), computed without overflow.
+
+    Source: ``act-softplus``, ``act-softplus-relu``, ``act-softplus-odd``, ``err-softplus-stable``.
 
     >>> softplus(jnp.array([0.0, 1e4]))
     Array([6.931472e-01, 1.000000e+04], dtype=float32)
@@ -258,65 +274,6 @@ def softplus_derivative(z: jax.Array) -> jax.Array:
     Array([0.5, 1. ], dtype=float32)
     """
     return sigmoid(z)
-
-
-def gelu(z: jax.Array) -> jax.Array:
-    """g(z) = z Φ(z), Φ the standard normal distribution function (Hendrycks & Gimpel 2016, exact form).
-
-    >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
-    Array([   -0.,     0., 10000.], dtype=float32)
-    """
-    return z * _normal_cdf(z)
-
-
-def gelu_derivative(z: jax.Array) -> jax.Array:
-    """g′(z) = Φ(z) + z φ(z), φ the standard normal density.
-
-    >>> gelu_derivative(jnp.array([-1e4, 0.0, 1e4]))
-    Array([0. , 0.5, 1. ], dtype=float32)
-    """
-    density = jnp.exp(-z * z / 2) / sqrt(2 * pi)
-    return _normal_cdf(z) + z * density
-
-
-def gelu_tanh(z: jax.Array) -> jax.Array:
-    """g(z) = ½z(1 + tanh u) = z σ(2u), u = √(2/π)(z + 0.044715 z³) (Hendrycks & Gimpel 2016, tanh form).
-
-    >>> gelu_tanh(jnp.array([-1e4, 0.0, 1e4]))
-    Array([   -0.,     0., 10000.], dtype=float32)
-    """
-    # σ(2u) keeps the lower tail, where 1 + tanh u is 0 by rounding
-    return z * sigmoid(2 * _gelu_argument(z))
-
-
-def gelu_tanh_derivative(z: jax.Array) -> jax.Array:
-    """g′(z) = σ(2u) + 2z σ(2u) σ(−2u) u′, u′ = √(2/π)(1 + 3 · 0.044715 z²).
-
-    >>> gelu_tanh_derivative(jnp.array([-1e4, 0.0, 1e4]))
-    Array([0. , 0.5, 1. ], dtype=float32)
-    """
-    u = _gelu_argument(z)
-    du = sqrt(2 / pi) * (1 + 3 * _GELU_CUBIC * z * z)
-    return sigmoid(2 * u) + 2 * z * sigmoid(2 * u) * sigmoid(-2 * u) * du
-
-
-def silu(z: jax.Array) -> jax.Array:
-    """g(z) = z σ(z), also called swish (Elfwing et al. 2018).
-
-    >>> silu(jnp.array([-1e4, 0.0, 1e4]))
-    Array([   -0.,     0., 10000.], dtype=float32)
-    """
-    return z * sigmoid(z)
-
-
-def silu_derivative(z: jax.Array) -> jax.Array:
-    """g′(z) = σ(z) + z σ(z)(1 − σ(z)).
-
-    >>> silu_derivative(jnp.array([-1e4, 0.0, 1e4]))
-    Array([0. , 0.5, 1. ], dtype=float32)
-    """
-    a = sigmoid(z)
-    return a + z * a * (1 - a)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -335,20 +292,12 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative),
     "silu": Activation(silu, silu_derivative),
 }
+"""The activations by name. Source: ``act-table``, the lecture's list."""
 
 
 def _negative_part(z: jax.Array) -> jax.Array:
     # autodiff also differentiates the branch not taken: e^z must be finite there (``trap-where-exp``)
     return jnp.where(z < 0, z, 0)
-
-
-def _normal_cdf(z: jax.Array) -> jax.Array:
-    # erfc keeps full relative precision in the lower tail
-    return jax.lax.erfc(-z / sqrt(2)) / 2
-
-
-def _gelu_argument(z: jax.Array) -> jax.Array:
-    return sqrt(2 / pi) * (z + _GELU_CUBIC * z * z * z)
 
 
 def _row(slope: jax.Array, z: jax.Array) -> jax.Array:

@@ -1,0 +1,82 @@
+"""Activations that gate their input, g(z) = z P(z) with a distribution function P: gelu in two forms, and silu.
+
+They are later than the lecture. The rules of `mlpjax.activations` hold for them too.
+"""
+
+from __future__ import annotations
+
+from math import pi, sqrt
+
+import jax
+import jax.numpy as jnp
+from jax.lax import erfc, logistic
+
+_GELU_CUBIC = 0.044715
+
+
+def gelu(z: jax.Array) -> jax.Array:
+    """g(z) = z Φ(z), Φ the standard normal distribution function (Hendrycks & Gimpel 2016, exact form).
+
+    >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
+    Array([   -0.,     0., 10000.], dtype=float32)
+    """
+    return z * _normal_cdf(z)
+
+
+def gelu_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = Φ(z) + z φ(z), φ the standard normal density.
+
+    >>> gelu_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    density = jnp.exp(-z * z / 2) / sqrt(2 * pi)
+    return _normal_cdf(z) + z * density
+
+
+def gelu_tanh(z: jax.Array) -> jax.Array:
+    """g(z) = ½z(1 + tanh u) = z σ(2u), u = √(2/π)(z + 0.044715 z³) (Hendrycks & Gimpel 2016, tanh form).
+
+    >>> gelu_tanh(jnp.array([-1e4, 0.0, 1e4]))
+    Array([   -0.,     0., 10000.], dtype=float32)
+    """
+    # σ(2u) keeps the lower tail, where 1 + tanh u is 0 by rounding
+    return z * logistic(2 * _gelu_argument(z))
+
+
+def gelu_tanh_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = σ(2u) + 2z σ(2u) σ(−2u) u′, u′ = √(2/π)(1 + 3 · 0.044715 z²).
+
+    >>> gelu_tanh_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    u = _gelu_argument(z)
+    du = sqrt(2 / pi) * (1 + 3 * _GELU_CUBIC * z * z)
+    return logistic(2 * u) + 2 * z * logistic(2 * u) * logistic(-2 * u) * du
+
+
+def silu(z: jax.Array) -> jax.Array:
+    """g(z) = z σ(z), also called swish (Elfwing et al. 2018).
+
+    >>> silu(jnp.array([-1e4, 0.0, 1e4]))
+    Array([   -0.,     0., 10000.], dtype=float32)
+    """
+    return z * logistic(z)
+
+
+def silu_derivative(z: jax.Array) -> jax.Array:
+    """g′(z) = σ(z) + z σ(z)(1 − σ(z)).
+
+    >>> silu_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    a = logistic(z)
+    return a + z * a * (1 - a)
+
+
+def _normal_cdf(z: jax.Array) -> jax.Array:
+    # erfc keeps full relative precision in the lower tail
+    return erfc(-z / sqrt(2)) / 2
+
+
+def _gelu_argument(z: jax.Array) -> jax.Array:
+    return sqrt(2 / pi) * (z + _GELU_CUBIC * z * z * z)
