@@ -1,4 +1,4 @@
-"""Data made by formula: the plane sets of TensorFlow Playground and the logic gates.
+"""Data made by formula: the plane sets of TensorFlow Playground, five classes, five labels, the logic gates.
 
 Every set of `TOYS` is a function of the number of points, a seed and the noise. Every one has two features.
 The ranges, and what noise means, are those of the Playground (its slider "noise 50" is ``noise=0.5``), with
@@ -138,6 +138,38 @@ def gauss_regression(m: int = 500, seed: int = 0, *, noise: float = 0.0) -> tupl
     return points.astype(np.float32), heights.sum(axis=1, keepdims=True).astype(np.float32)
 
 
+def blobs(m: int = 500, seed: int = 0, *, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw five round clouds, the five classes of a multi-class problem: a point belongs to exactly one.
+
+    Class k is ``N(4 (sin φ, cos φ), (0.5 + 7 noise) I)`` with φ = 2πk/5; the classes are equally frequent.
+    Arguments and errors as in `circle`; y is (m,) int32 in 0 … 4. Source: ``prob-mc-pictures``.
+
+    >>> x, y = blobs(100)
+    >>> np.bincount(y)
+    array([20, 20, 20, 20, 20])
+    """
+    rng = _generator(m, seed, noise)
+    label = np.arange(m) % 5
+    return _shuffled(rng, rng.normal(4 * _pentagon()[label], math.sqrt(0.5 + 7 * noise)), label)
+
+
+def discs(m: int = 500, seed: int = 0, *, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw points under five overlapping discs, the five labels of a multi-label problem: none to all are on.
+
+    x is in U[−6, 6)²; label o is on where ``p = x + noise · U[−6, 6)²`` is less than 3 from 2 (sin φ, cos φ) with
+    φ = 2πo/5. Arguments and errors as in `circle`; y is (m, 5) int32 of 0 and 1. Source: ``prob-ml-pictures``.
+
+    >>> x, y = discs(500)
+    >>> sorted(set(y.sum(axis=1).tolist()))
+    [0, 1, 2, 3, 4, 5]
+    """
+    rng = _generator(m, seed, noise)
+    points = rng.uniform(-6.0, 6.0, (m, 2))
+    moved = points + noise * rng.uniform(-6.0, 6.0, (m, 2))
+    inside = np.linalg.norm(moved[:, None, :] - 2 * _pentagon(), axis=2) < 3
+    return points.astype(np.float32), inside.astype(np.int32)
+
+
 TOYS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "circle": circle,
     "xor": xor,
@@ -165,6 +197,8 @@ def gate(name: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: there is no such gate.
 
+    Source: ``logreg-and``, ``logreg-or``.
+
     >>> gate("and_gate")[1]
     array([0, 0, 0, 1], dtype=int32)
     """
@@ -172,6 +206,12 @@ def gate(name: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(unknown_name("gate", name, GATES))
     x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float32)
     return x, np.array(GATES[name], dtype=np.int32)
+
+
+def _pentagon() -> np.ndarray:
+    """Five points on the unit circle, (5, 2)."""
+    phi = 2 * math.pi * np.arange(5) / 5
+    return np.stack([np.sin(phi), np.cos(phi)], axis=1)
 
 
 def _generator(m: int, seed: int, noise: float) -> np.random.Generator:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlpjax.errors import DataError
-from mlpjax.toys import GATES, TOYS, circle, gate, gauss, gauss_regression, plane, spiral, xor
+from mlpjax.toys import GATES, TOYS, blobs, circle, discs, gate, gauss, gauss_regression, plane, spiral, xor
 
 CLASSIFICATION = ["circle", "xor", "gauss", "spiral"]
 REGRESSION = ["plane", "gauss_regression"]
@@ -163,3 +163,33 @@ def test_the_truth_tables(name, rule):
 def test_an_unknown_gate():
     with pytest.raises(DataError, match="unknown gate 'xo_gate': did you mean 'xor_gate'"):
         gate("xo_gate")
+
+
+def test_five_classes_are_clouds_on_a_circle():
+    x, y = blobs(2000, 1)
+    assert np.bincount(y).tolist() == [400] * 5
+    for k in range(5):
+        centre = 4 * np.array([math.sin(2 * math.pi * k / 5), math.cos(2 * math.pi * k / 5)])
+        assert np.abs(x[y == k].mean(axis=0) - centre).max() < 5 * math.sqrt(0.5 / 400)
+        assert abs(x[y == k].var(axis=0).mean() - 0.5) < 5 * 0.5 * math.sqrt(2 / 800)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_five_labels_are_overlapping_discs(noise):
+    x, y = discs(2000, 1, noise=noise)
+    assert y.shape == (2000, 5)
+    centres = 2 * np.array([[math.sin(2 * math.pi * o / 5), math.cos(2 * math.pi * o / 5)] for o in range(5)])
+    inside = np.linalg.norm(x[:, None, :] - centres, axis=2) < 3
+    wrong = np.mean(inside != y)
+    assert wrong == 0 if noise == 0 else 0.05 < wrong < 0.5
+
+
+@pytest.mark.parametrize("draw", [blobs, discs])
+def test_the_seed_decides_five_classes_and_labels(draw):
+    for once, again in zip(draw(50, 3), draw(50, 3), strict=True):
+        np.testing.assert_array_equal(once, again)
+    assert not np.array_equal(draw(50, 3)[0], draw(50, 4)[0])
+    assert draw(50)[0].dtype == np.float32
+    assert draw(50)[1].dtype == np.int32
+    with pytest.raises(DataError, match="m is 1"):
+        draw(1)
