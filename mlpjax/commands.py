@@ -28,6 +28,7 @@ from mlpjax.options import EvaluateOptions, TrainOptions
 from mlpjax.parameters import Batch, Params, State
 from mlpjax.preprocess import SCALERS, Scaler
 from mlpjax.problems import Dataset, n_outputs
+from mlpjax.shrinkage import unstable_decay
 from mlpjax.step import accumulate
 from mlpjax.toys import GATES
 from mlpjax.train import FitResult, fit
@@ -53,6 +54,9 @@ def train(options: TrainOptions, started: float) -> int:
     grad_fn = backward if options.grad == "hand" else autodiff
     optimizer = make_optimizer(options.optimizer, options.lr, schedule=options.schedule, steps=steps, clip=options.clip)
     title = _describe(dataset, parts, config)
+    # clipped steps are of bounded size, and other rules than plain gradient steps have other limits
+    if options.optimizer == "sgd" and options.clip is None and (why := unstable_decay(options.lr, options.l2)):
+        say(f"warning: with --lr as α, {why}")
     # one interrupt ends fit; what follows it is quick, and completes
     with deferred_interrupt():
         with progress_bar(options.epochs, HEADS[config.head].metric_name, title) as callback:
