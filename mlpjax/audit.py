@@ -89,6 +89,8 @@ def check_gradients(
         InputError: (a `ValueError`) for an argument with integers, another tree or shape than the argument's (both
             are shown), an argument or a value of f that is not finite, and options that do not exist.
 
+    Source: ``trap-f32``.
+
     >>> def f(w):
     ...     return jnp.sum(jnp.tanh(w) ** 2)
     >>> report = check_gradients(f, lambda w: 2 * jnp.tanh(w) * (1 - jnp.tanh(w)), jnp.arange(3.0))

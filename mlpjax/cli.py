@@ -1,6 +1,6 @@
 """Multi-layer perceptrons in JAX, with gradients derived by hand.
 
-The command line: ``mlpjax train``, ``mlpjax evaluate`` and ``mlpjax audit``.
+The command line: ``mlpjax train``, ``mlpjax evaluate``, ``mlpjax audit`` and ``mlpjax lecture``.
 
 Arguments are parsed before jax is imported. Whatever a person gave wrong ends as one line on stderr and exit
 code 2; Ctrl-C ends with exit code 130, also while modules are being imported, which is why `main` imports them.
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 OK, READER_LEFT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 WRONG = 1
-"""The audit found something wrong."""
-COMMANDS = ("train", "evaluate", "audit")
+"""The audit, or a check of the lecture, found something wrong."""
+COMMANDS = ("train", "evaluate", "audit", "lecture")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_anything()
         with late_interrupt():
             options = _parse(sys.argv[1:] if argv is None else argv)
-            options.check()
+            options.validate()
             run = _command(options)
         return run(options, started)
     except InputError as error:
@@ -57,12 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(options: Command) -> Callable[[Any, float], int]:
     """Import what a command needs, and no more."""
-    from mlpjax.options import AuditOptions, TrainOptions
+    from mlpjax.options import AuditOptions, LectureOptions, TrainOptions
 
     if isinstance(options, AuditOptions):
         from mlpjax.audit_command import audit
 
         return audit
+    if isinstance(options, LectureOptions):
+        from mlpjax.lecture_command import lecture
+
+        return lecture
     from mlpjax import commands
 
     return commands.train if isinstance(options, TrainOptions) else commands.evaluate
@@ -122,9 +126,14 @@ def _unknown(word: str, argv: Sequence[str]) -> str:
         return unknown_name("command", word, COMMANDS)
     if not word.startswith("-"):
         return f"unexpected argument {word!r}: expected an option, such as --data; see mlpjax {argv[0]} --help"
-    kinds = {"train": options.TrainOptions, "evaluate": options.EvaluateOptions, "audit": options.AuditOptions}
+    kinds = {
+        "train": options.TrainOptions,
+        "evaluate": options.EvaluateOptions,
+        "audit": options.AuditOptions,
+        "lecture": options.LectureOptions,
+    }
     fields = dataclasses.fields(kinds[argv[0]])
-    names = [f"--{field.name.replace('_', '-')}" for field in fields if field.name != "model"]
+    names = [f"--{field.name.replace('_', '-')}" for field in fields if field.name not in ("model", "id")]
     return unknown_name("option", word, names)
 
 

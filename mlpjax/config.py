@@ -59,7 +59,9 @@ class Config:
     Raises:
         ConfigError: (a `ValueError`) naming what was got and what was expected. Traced values pass.
 
-    Source: ledger ids ``deep-model``, ``prob-dispatch``, ``reg-lambda``, ``reg-dropout-per-layer``.
+    Source: ledger ids ``deep-model``, ``mlp1-layer-count``, ``prob-dispatch``, ``reg-lambda``,
+    ``reg-dropout-per-layer``,
+    ``reg-dropout-default``.
 
     >>> Config(sizes=[64, 32, 10], dropout=0.2).activations
     ('relu',)

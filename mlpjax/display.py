@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mlpjax.files import atomic_write, json_text
-from mlpjax.loop import Progress as FitProgress
+
+if TYPE_CHECKING:
+    from mlpjax.loop import Progress as FitProgress
 
 
 def write_json(path: Path | None, report: dict[str, Any]) -> None:

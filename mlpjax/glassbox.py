@@ -62,7 +62,8 @@ def trace(
     Raises:
         InputError: and `DataError` as in `loss`.
 
-    Source: ``deep-cache``, ``deep-backprop-full``; of each quantity, its ``formula``.
+    Source: ``deep-cache``, ``deep-backprop-full``, ``deep-scale-m``, ``deep-diagram-2layer``, ``mlp1-diagram-lr``;
+    of each quantity, its ``formula``.
 
     >>> config = Config(sizes=(2, 3, 1), head="binary", init="zeros")
     >>> params, state = mlpjax.init(config, jax.random.key(0))

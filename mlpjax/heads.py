@@ -50,7 +50,7 @@ def sigmoid_cross_entropy(z: jax.Array, y: jax.Array) -> jax.Array:
     """Lᵢ = −Σ_o [y_o log σ(z_o) + (1 − y_o) log(1 − σ(z_o))], from scores; ``(m, n_L) → (m,)``.
 
     With −log σ(z) = softplus(−z) and −log(1 − σ(z)) = softplus(z). An infinite score on the right side costs 0.
-    Source: ``prob-ml-loss``, ``trap-maxabs``, ``trap-prob-bce``.
+    Source: ``prob-ml-loss``, ``logreg-bce-logits``, ``trap-maxabs``, ``trap-prob-bce``, ``trap-xlogy``.
 
     >>> sigmoid_cross_entropy(jnp.array([[0.0], [1e4]]), jnp.array([[1.0], [0.0]]))
     Array([6.931472e-01, 1.000000e+04], dtype=float32)
@@ -62,7 +62,7 @@ def sigmoid_cross_entropy(z: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def sigmoid_cross_entropy_dz(z: jax.Array, y: jax.Array) -> jax.Array:
-    """∂Lᵢ/∂z = ŷ − y with ŷ = σ(z). Source: ``prob-ml-back-dz``.
+    """∂Lᵢ/∂z = ŷ − y with ŷ = σ(z). Source: ``prob-ml-back-dz``, ``init-zero-back-dz2``, ``trap-m-factor``.
 
     >>> sigmoid_cross_entropy_dz(jnp.array([[0.0], [1e4]]), jnp.array([[1.0], [0.0]]))
     Array([[-0.5],
@@ -72,7 +72,9 @@ def sigmoid_cross_entropy_dz(z: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def softmax(z: jax.Array) -> jax.Array:
-    """ŷ_c = e^{z_c} / Σ_o e^{z_o}, row by row, the row maximum taken off first. Source: ``prob-mc-softmax``.
+    """ŷ_c = e^{z_c} / Σ_o e^{z_o}, row by row, the row maximum taken off first.
+
+    Source: ``prob-mc-softmax``, ``prob-mc-sum1``, ``trap-softmax-max``.
 
     >>> softmax(jnp.array([[0.0, 0.0], [1e4, 0.0]]))
     Array([[0.5, 0.5],
@@ -83,7 +85,9 @@ def softmax(z: jax.Array) -> jax.Array:
 
 
 def softmax_cross_entropy(z: jax.Array, y: jax.Array) -> jax.Array:
-    """Lᵢ = −Σ_c y_c log ŷ_c with ŷ = softmax(z), from scores; ``(m, K) → (m,)``. Source: ``prob-mc-loss``.
+    """Lᵢ = −Σ_c y_c log ŷ_c with ŷ = softmax(z), from scores; ``(m, K) → (m,)``.
+
+    Source: ``prob-mc-loss``, ``logreg-loss-ce``, ``err-ce-labels``.
 
     >>> softmax_cross_entropy(jnp.array([[0.0, 0.0], [1e4, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]]))
     Array([6.931472e-01, 1.000000e+04], dtype=float32)
@@ -95,7 +99,9 @@ def softmax_cross_entropy(z: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def softmax_cross_entropy_dz(z: jax.Array, y: jax.Array) -> jax.Array:
-    """∂Lᵢ/∂z_o = ŷ_o Σ_c y_c − y_o, which is ŷ − y as labels sum to 1. Source: ``prob-mc-back-simplify``.
+    """∂Lᵢ/∂z_o = ŷ_o Σ_c y_c − y_o, which is ŷ − y as labels sum to 1.
+
+    Source: ``prob-mc-back-simplify``, ``prob-mc-same-as-binary``.
 
     >>> softmax_cross_entropy_dz(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]]))
     Array([[-0.5,  0.5]], dtype=float32)
@@ -104,7 +110,10 @@ def softmax_cross_entropy_dz(z: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def squared_error(z: jax.Array, y: jax.Array) -> jax.Array:
-    """Lᵢ = ½ Σ_c (z_c − y_c)²; ``(m, n_L) → (m,)``. Source: ``prob-reg-loss``, ``err-reg-sign``.
+    """Lᵢ = ½ Σ_c (z_c − y_c)²; ``(m, n_L) → (m,)``.
+
+    Source: ``prob-reg-loss``, ``prob-reg-cost``, ``logreg-loss-mse``, ``err-reg-sign``, ``err-mse-conventions``,
+    ``trap-sum-outputs``.
 
     >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]]))
     Array([2.5], dtype=float32)
@@ -113,7 +122,7 @@ def squared_error(z: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def squared_error_dz(z: jax.Array, y: jax.Array) -> jax.Array:
-    """∂Lᵢ/∂z = ŷ − y with ŷ = z. Source: ``prob-canonical``.
+    """∂Lᵢ/∂z = ŷ − y with ŷ = z. Source: ``prob-canonical``, ``prob-reg-linear-out``.
 
     >>> squared_error_dz(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]]))
     Array([[1., 2.]], dtype=float32)
@@ -188,6 +197,11 @@ HEADS: dict[str, Head] = {
         relu, relu_squared_error, relu_squared_error_dz, identity, _relu_mean_square, "mse", False
     ),
 }  # fmt: skip
+"""The heads by name.
+
+Source: ``prob-dispatch``, ``prob-canonical``, ``prob-reg-model``, ``prob-ml-model``, ``logreg-single-output``,
+``erm-issue-loss-choice``, ``trap-decide-on-prob``.
+"""
 
 
 def as_array(value: Any, dtype: jax.typing.DTypeLike) -> jax.Array:
@@ -221,6 +235,8 @@ def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike, weig
     Raises:
         DataError: for any other shape or dtype, and for a label outside the classes. Under ``jit``, where a
             value cannot raise, a row with such a label becomes NaN, and so do the loss and its gradient.
+
+    Source: ``prob-mc-model``, ``err-mc-exclusive``.
 
     >>> target_matrix("multiclass", jnp.array([2, 0]), 3, jnp.float32)
     Array([[0., 0., 1.],

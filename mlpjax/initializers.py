@@ -42,7 +42,7 @@ def normal_001(key: jax.Array, shape: tuple[int, int], dtype: jax.typing.DTypeLi
 
 
 def lecun_normal(key: jax.Array, shape: tuple[int, int], dtype: jax.typing.DTypeLike) -> jax.Array:
-    """W ~ N(0, 1/n_in): keeps the variance of a sum. Source: ``init-lecun``, ``init-var-1n``.
+    """W ~ N(0, 1/n_in): keeps the variance of a sum. Source: ``init-lecun``, ``init-var-1n``, ``init-xavier-slide``.
 
     >>> lecun_normal(jax.random.key(0), (400, 1000), jnp.float32).std().round(3)
     Array(0.05, dtype=float32)
@@ -78,7 +78,7 @@ def glorot_uniform(key: jax.Array, shape: tuple[int, int], dtype: jax.typing.DTy
 
 
 def he_normal(key: jax.Array, shape: tuple[int, int], dtype: jax.typing.DTypeLike) -> jax.Array:
-    """W ~ N(0, 2/n_in): E[relu(z)²] is half of Var(z). Source: ``init-he``.
+    """W ~ N(0, 2/n_in): E[relu(z)²] is half of Var(z). Source: ``init-he``, ``trap-init-trunc``.
 
     >>> he_normal(jax.random.key(0), (800, 1000), jnp.float32).std().round(3)
     Array(0.05, dtype=float32)

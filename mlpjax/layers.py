@@ -18,7 +18,7 @@ BATCH_NORM_MOMENTUM = 0.9
 
 
 class AffineCache(NamedTuple):
-    """What `affine_backward` needs: the input ``x (m, n_in)`` and ``W (n_in, n_out)``."""
+    """What `affine_backward` needs: the input ``x (m, n_in)`` and ``W (n_in, n_out)``. Source: ``deep-cache``."""
 
     x: jax.Array
     W: jax.Array
@@ -35,7 +35,7 @@ def affine_forward(
         b: the bias, or ``None``.
         compute_dtype: dtype of the product's factors; sums keep the dtype of ``x``.
 
-    Source: ``deep-forward-Z``, ``deep-cache``.
+    Source: ``deep-forward-Z``, ``deep-cache``, ``init-neuron-sum``.
 
     >>> z, cache = affine_forward(jnp.array([[1.0, 2.0]]), jnp.array([[3.0], [4.0]]), jnp.array([5.0]))
     >>> z
@@ -52,7 +52,7 @@ def affine_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """dX = dZ Wᵀ, dW = Xᵀ dZ, db = Σᵢ dzᵢ; from ``dz (m, n_out)``.
 
-    Source: ``deep-back-dAprev``, ``deep-back-dW``, ``deep-back-db``.
+    Source: ``deep-back-dAprev``, ``deep-back-dW``, ``deep-back-db``, ``init-zero-back-dW2``, ``init-zero-back-da1``.
 
     >>> _, cache = affine_forward(jnp.array([[1.0, 2.0]]), jnp.array([[3.0], [4.0]]), jnp.array([5.0]))
     >>> dx, dW, db = affine_backward(jnp.array([[10.0]]), cache)
@@ -75,7 +75,8 @@ def dropout_forward(a: jax.Array, rate: float | jax.Array, key: jax.Array) -> tu
     """A ⊙ M/(1 − rate), M ~ Bernoulli(1 − rate), drawn for each example and unit; inverted dropout.
 
     ``rate`` is the probability of *dropping*, so that the mean of the output is the input and nothing needs
-    scaling when predicting. Source: ``reg-dropout-inverted``, ``err-dropout-p`` (Srivastava et al. 2014).
+    scaling when predicting. Source: ``reg-dropout-inverted``, ``reg-dropout-train``, ``reg-dropout-connections``,
+    ``reg-dropout-per-example``, ``err-dropout-p`` (Srivastava et al. 2014).
 
     >>> out, cache = dropout_forward(jnp.ones((2, 4)), 0.5, jax.random.key(0))
     >>> sorted(set(out.ravel().tolist()))
@@ -128,7 +129,10 @@ def batch_norm_forward(
         z̃ ``(m, n)``, the cache, and ``(μ, σ²)``. σ² is biased and two-pass: E[z²] − μ² would cancel. A batch
         of one gives z̃ = β.
 
-    Source: ``norm-bn-mean``, ``norm-bn-var``, ``norm-bn-normalise``, ``norm-bn-rescale`` (Ioffe & Szegedy 2015).
+    Source: ``norm-bn-mean``, ``norm-bn-var``, ``norm-bn-normalise``, ``norm-bn-rescale``,
+    ``trap-std-const`` (Ioffe & Szegedy 2015);
+    ``norm-bn-identity``, ``norm-bn-minibatch``, ``norm-bn-scale-invariant``, ``norm-bn-faster``,
+    ``norm-bn-covariate-shift``.
 
     >>> p = jnp.array([0.5, 0.5])
     >>> out, _, (mean, var) = batch_norm_forward(jnp.array([[1.0], [3.0]]), jnp.ones(1), jnp.zeros(1), p)
@@ -164,7 +168,7 @@ def batch_norm_backward(dout: jax.Array, cache: BatchNormCache) -> tuple[jax.Arr
     dzᵢ = (dẑᵢ − pᵢ Σⱼ dẑⱼ − pᵢ ẑᵢ ⊙ Σⱼ dẑⱼ ⊙ ẑⱼ)/√(σ² + ε), with dẑ = dz̃ ⊙ γ.
 
     After `batch_norm_inference` the statistics are constants and only the first term stays.
-    Source: ``norm-bn-grad-z``, ``norm-bn-grad-gamma``, ``norm-bn-grad-beta``.
+    Source: ``norm-bn-grad-z``, ``norm-bn-grad-gamma``, ``norm-bn-grad-beta``, ``norm-bn-coupling``.
 
     >>> p = jnp.array([0.5, 0.5])
     >>> _, cache, _ = batch_norm_forward(jnp.array([[1.0], [3.0]]), jnp.ones(1), jnp.zeros(1), p)

@@ -57,7 +57,7 @@ def forward(
     Raises:
         InputError: (a `ValueError`) when training with dropout without a key, or for wrong shapes.
 
-    Source: ``deep-forward-Z``, ``deep-forward-A``, ``norm-bn-activation``, ``reg-dropout-test``.
+    Source: ``deep-forward-Z``, ``deep-forward-A``, ``norm-bn-objective``, ``norm-bn-activation``, ``reg-dropout-test``.
 
     >>> config = Config(sizes=(2, 3, 1), head="binary")
     >>> params, state = mlpjax.init(config, jax.random.key(0))
@@ -73,7 +73,9 @@ def forward(
 
 
 def predict(config: Config, params: Params, state: State, x: jax.Array) -> jax.Array:
-    """Return Ŷ ``(m, n_L)``, the head's probabilities or values; nothing is dropped. Source: ``prob-dispatch``.
+    """Return Ŷ ``(m, n_L)``, the head's probabilities or values; nothing is dropped.
+
+    Source: ``erm-network``, ``prob-dispatch``, ``prob-mc-forward``.
 
     >>> config = Config(sizes=(2, 3), init="zeros")
     >>> predict(config, *mlpjax.init(config, jax.random.key(0)), jnp.ones((1, 2))).round(3)
@@ -121,7 +123,8 @@ def loss(
     Returns:
         ``(J, aux)``: a scalar and an `Aux`. With Σ wᵢ = 0, J is the penalty and ``aux.state`` is ``state``.
 
-    Source: ``reg-nn-cost``, ``prob-dispatch``, ``err-m-batch``.
+    Source: ``erm-empirical``, ``chain-loss-single``, ``chain-cost``, ``logreg-cost``, ``reg-nn-cost``,
+    ``reg-logreg-cost``, ``prob-dispatch``, ``err-m-batch``.
 
     >>> config = Config(sizes=(2, 3), init="zeros")
     >>> params, state = mlpjax.init(config, jax.random.key(0))
@@ -148,7 +151,10 @@ def backward(
         dZ[l] = dA[l] ⊙ g′(Z[l])               before it dropout, after it batch-norm, where they are on
 
     Exactly what ``jax.value_and_grad(mlpjax.loss, argnums=1, has_aux=True)`` returns, and with the arguments of
-    `loss`. ``grads`` has the tree of ``params``. Source: ``deep-backprop-full``, ``deep-back-dZ-recursion``.
+    `loss`. ``grads`` has the tree of ``params``.
+
+    Source: ``erm-gradient-vector``, ``erm-issue-backprop``, ``mlp1-uat-trained``,
+    ``deep-backprop-full``, ``deep-back-dZ-recursion``.
 
     >>> config = Config(sizes=(2, 3), init="zeros")
     >>> params, state = mlpjax.init(config, jax.random.key(0))
@@ -209,7 +215,7 @@ def apply_update(
     """One parameter update: ``params + optimizer.update(grads, …)``; returns ``(params, opt_state)``.
 
     ``optimizer`` is any `optax.GradientTransformation`; ``extra`` goes to its ``update`` (``value=`` for
-    reduce-on-plateau, ``value_fn=`` for L-BFGS). Source: ``deep-update``.
+    reduce-on-plateau, ``value_fn=`` for L-BFGS). Source: ``deep-update``, ``opt-gd``, ``norm-bn-update``.
 
     >>> params, grads = (mlpjax.Layer(W=jnp.array([[1.0]])),), (mlpjax.Layer(W=jnp.array([[0.5]])),)
     >>> optimizer = optax.sgd(0.1)

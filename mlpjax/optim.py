@@ -20,7 +20,16 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "rmsprop": optax.rmsprop,
     "adam": optax.adam,
 }
-"""Optimisers by the lecture's names, as functions of the learning rate or its schedule."""
+"""Optimisers by the lecture's names, as functions of the learning rate or its schedule.
+
+Source: ``opt-momentum-v``, ``opt-momentum-theta``, ``opt-momentum-beta``, ``opt-momentum-heavyball``,
+``opt-momentum-accelerate``, ``opt-momentum-damp``, ``opt-momentum-physics``, ``opt-nag-lookahead``, ``opt-nag``,
+``opt-nag-compare``, ``opt-adagrad-notation``, ``opt-adagrad-G``, ``opt-adagrad-theta``, ``opt-adagrad-frequency``,
+``opt-adagrad-shrink``, ``opt-adadelta-slide``, ``opt-adadelta-paper``, ``opt-rmsprop``, ``opt-rmsprop-axes``,
+``opt-rmsprop-first-step``, ``opt-adam-v``, ``opt-adam-s``, ``opt-adam-theta-slide``, ``opt-adam-paper``,
+``opt-adam-hparams``, ``opt-adam-composition``, ``opt-adam-bias``, ``opt-index-consistency``, ``opt-trajectories``,
+``train-first-order``.
+"""
 
 SCHEDULES: dict[str, Callable[[float, int], Any]] = {
     "constant": lambda lr, steps: lr,
@@ -50,6 +59,8 @@ def make_optimizer(
 
     Raises:
         ConfigError: for an unknown name, and for a learning rate or norm that is not finite and positive.
+
+    Source: ``erm-issue-optimiser``.
 
     >>> make_optimizer("adamm", 1e-3)
     Traceback (most recent call last):

@@ -94,7 +94,7 @@ class TrainOptions:
     json: Path | None = None
     """Write the results to this file (JSON)."""
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
         for name, count in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
             _at_least_one(name, count)
@@ -144,7 +144,7 @@ class EvaluateOptions:
     json: Path | None = None
     """Write the results to this file (JSON)."""
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
         check_writable("--json", self.json, {"the model": self.model, "--data": self.data})
 
@@ -170,7 +170,7 @@ class AuditOptions:
     json: Path | None = None
     """Write the results to this file (JSON)."""
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
         _at_least_one("--examples", self.examples)
         if not 0 <= self.seed < 2**63:
@@ -186,10 +186,28 @@ class AuditOptions:
         check_writable("--json", self.json, {"--explain": self.explain})
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LectureOptions:
+    """Find the code and the proof of a row of the lecture, and run the proofs."""
+
+    id: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[ID]")] = None
+    """A section, words of a slide, the id of a row, an erratum or a trap; or errata, or traps. By default the table
+    of contents."""
+    check: bool = False
+    """Run every check, of the lecture or of the section given."""
+    json: Path | None = None
+    """Write the results to this file (JSON)."""
+
+    def validate(self) -> None:
+        """Raise `ConfigError` for what no data can make right."""
+        check_writable("--json", self.json, {})
+
+
 Command = (
     Annotated[TrainOptions, tyro.conf.subcommand("train")]
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
     | Annotated[AuditOptions, tyro.conf.subcommand("audit")]
+    | Annotated[LectureOptions, tyro.conf.subcommand("lecture")]
 )
 
 

@@ -24,7 +24,7 @@ class Layer(NamedTuple):
     """The parameters of one layer; ``None`` where unused.
 
     ``W (n_{l−1}, n_l)``, ``b (n_l,)`` (never under batch-norm), ``gamma`` and ``beta (n_l,)`` of batch-norm,
-    ``slope (n_l,)`` of PReLU.
+    ``slope (n_l,)`` of PReLU. Source: ``mlp1-notation``, ``mlp1-param-shapes``, ``norm-bn-bias-redundant``.
     """
 
     W: jax.Array
@@ -35,7 +35,10 @@ class Layer(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples ``x (m, n_0)``, labels ``y`` (see `mlpjax.heads.target_matrix`), and weights ``(m,)`` or ``None``."""
+    """Examples ``x (m, n_0)``, labels ``y`` (see `mlpjax.heads.target_matrix`), and weights ``(m,)`` or ``None``.
+
+    Source: ``train-dataset``.
+    """
 
     x: Any
     y: Any
@@ -87,7 +90,7 @@ def init(config: Config, key: jax.Array) -> tuple[Params, State]:
         ``(params, state)``: one `Layer` per layer, and one `BatchNormState` per hidden layer, or ``()`` without
         batch-norm.
 
-    Source: ``init-random-rule``, ``init-bias-zero``, ``norm-bn-params``, ``err-prelu-dalpha``.
+    Source: ``mlp1-example-341``, ``init-random-rule``, ``init-bias-zero``, ``norm-bn-params``, ``err-prelu-dalpha``.
 
     >>> params, state = init(Config(sizes=(4, 3, 2)), jax.random.key(0))
     >>> [layer.W.shape for layer in params], state

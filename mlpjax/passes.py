@@ -99,7 +99,7 @@ def run_forward(
     train: bool,
     key: jax.Array | None,
 ) -> tuple[jax.Array, State, Cache]:
-    """The layers from l = 1 to L, each with what its backward pass needs."""
+    """The layers from l = 1 to L, each with what its backward pass needs. Source: ``deep-forward-A``."""
     a, input_dropout = _drop(config, 0, x, train, key)
     hidden: list[HiddenCache] = []
     new_state: list[BatchNormState] = []
@@ -160,7 +160,10 @@ def output_backward(config: Config, this: Pass) -> jax.Array:
 
 
 def activation_backward(name: str, da: jax.Array, z: jax.Array, layer: Layer) -> tuple[jax.Array, jax.Array | None]:
-    """dZ = dA ⊙ g′(Z), and dslope = Σᵢ dA ⊙ ∂g/∂slope where it is learnt. Source: ``deep-back-dZ``."""
+    """dZ = dA ⊙ g′(Z), and dslope = Σᵢ dA ⊙ ∂g/∂slope where it is learnt.
+
+    Source: ``deep-back-dZ``, ``init-zero-back-dz1``.
+    """
     activation = ACTIVATIONS[name]
     dz = da * activation.df(z, *_slope(layer))
     if activation.df_dslope is None:
@@ -188,7 +191,7 @@ RULES = Rules(
 
 
 def run_backward(config: Config, params: Params, this: Pass, rules: Rules) -> Gradients:
-    """The recursion from dZ[L] down to dX."""
+    """The recursion from dZ[L] down to dX. Source: ``deep-back-dZ-recursion``, ``act-vanish-reminder``."""
     dz_output = rules.output(config, this)
     da, dW, db = rules.affine(dz_output, this.cache.output, config.compute_dtype)
     grads = [_gradients(config, rules, params[-1], dW, db)]

@@ -24,7 +24,7 @@ class Penalty(NamedTuple):
 
 
 def l1_penalty(W: jax.Array, l1: float | jax.Array) -> jax.Array:
-    """``l1 Σ|W|`` (the lasso). Source: ``reg-l1-norm``.
+    """``l1 Σ|W|`` (the lasso). Source: ``reg-l1-norm``, ``trap-abs0``.
 
     >>> l1_penalty(jnp.array([[1.0, -2.0]]), 0.5)
     Array(1.5, dtype=float32)
@@ -43,7 +43,9 @@ def l1_gradient(W: jax.Array, l1: float | jax.Array) -> jax.Array:
 
 
 def l2_penalty(W: jax.Array, l2: float | jax.Array) -> jax.Array:
-    """``(l2/2) Σ W²`` (ridge; half the squared Frobenius norm). Source: ``reg-frobenius``, ``reg-nn-cost``.
+    """``(l2/2) Σ W²`` (ridge; half the squared Frobenius norm).
+
+    Source: ``reg-frobenius``, ``reg-nn-cost``, ``reg-l2-norm``, ``reg-intuition-1``, ``trap-norm0``.
 
     >>> l2_penalty(jnp.array([[1.0, -2.0]]), 0.5)
     Array(1.25, dtype=float32)
@@ -52,7 +54,7 @@ def l2_penalty(W: jax.Array, l2: float | jax.Array) -> jax.Array:
 
 
 def l2_gradient(W: jax.Array, l2: float | jax.Array) -> jax.Array:
-    """``l2 W``. Source: ``reg-nn-grad``.
+    """``l2 W``. Source: ``reg-nn-grad``, ``reg-l2-grad``.
 
     >>> l2_gradient(jnp.array([[1.0, -2.0]]), 0.5)
     Array([[ 0.5, -1. ]], dtype=float32)

@@ -28,7 +28,7 @@ GradFn = Callable[..., tuple[tuple[jax.Array, Aux], Params]]
 
 
 class TrainState(NamedTuple):
-    """All that a step changes: parameters, batch-norm statistics, and the optimiser's state."""
+    """All that a step changes: parameters, batch-norm statistics, the optimiser's state. Source: ``train-notation``."""
 
     params: Params
     state: State
@@ -147,6 +147,8 @@ def take(data: Batch, rows: jax.Array) -> Batch:
 
 def batch_rows(order: np.ndarray, batch_size: int, n_batches: int) -> np.ndarray:
     """Cut an order of rows into ``n_batches`` batches, ``(n_batches, batch_size)``, padded with −1.
+
+    Source: ``erm-issue-sampling``.
 
     >>> batch_rows(np.array([2, 0, 1]), 2, 2)
     array([[ 2,  0],

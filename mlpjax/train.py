@@ -35,7 +35,7 @@ class FitResult(NamedTuple):
     start; one more than the completed epochs when Ctrl-C came during an epoch); ``opt_state`` is the last one.
     ``history`` has one list per column, one entry per completed epoch. ``stop_reason`` says why training
     ended, ``message`` in words. When it diverged, ``diverged_at`` is the (epoch, step), from 1, at which the
-    loss stopped being finite, and ``params`` are the last with which it was finite.
+    loss stopped being finite, and ``params`` are the last with which it was finite. Source: ``fw-tensorboard``.
     """
 
     params: Params
@@ -103,7 +103,7 @@ def fit(
         InputError: (a `ValueError`) for data that does not fit the config, a value that is not finite, a label
             outside the classes, a count below 1, or ``binary_step``, through which nothing can be learnt.
 
-    Source: ``deep-train``, ``train-minibatch``, ``train-shuffle``.
+    Source: ``erm-issue-differentiable``, ``deep-train``, ``train-minibatch``, ``train-shuffle``.
 
     >>> config = mlpjax.Config(sizes=(2, 8, 1), activation="tanh", head="binary")
     >>> xor = Batch(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0]))

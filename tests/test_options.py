@@ -47,8 +47,8 @@ def test_the_help_names_every_data_set():
 
 
 def test_the_defaults_are_right():
-    TrainOptions().check()
-    EvaluateOptions(model=Path("m.npz")).check()
+    TrainOptions().validate()
+    EvaluateOptions(model=Path("m.npz")).validate()
 
 
 BAD = [
@@ -74,7 +74,7 @@ BAD = [
 @pytest.mark.parametrize(("values", "message"), BAD)
 def test_values_out_of_range(values, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        TrainOptions(**values).check()
+        TrainOptions(**values).validate()
 
 
 @pytest.mark.parametrize("option", ["save", "json"])
@@ -87,9 +87,9 @@ def test_where_nothing_can_be_written(tmp_path, option):
         (Path("/dev/null"), "it is not a regular file"),
     ):
         with pytest.raises(ConfigError, match=f"--{option} '{path}' cannot be written: .*{reason}"):
-            TrainOptions(**{option: path}).check()
-    TrainOptions(**{option: tmp_path / "new"}).check()
-    TrainOptions(**{option: tmp_path / "file"}).check()
+            TrainOptions(**{option: path}).validate()
+    TrainOptions(**{option: tmp_path / "new"}).validate()
+    TrainOptions(**{option: tmp_path / "file"}).validate()
 
 
 def test_nothing_given_is_written_over(tmp_path, monkeypatch):
@@ -104,9 +104,9 @@ def test_nothing_given_is_written_over(tmp_path, monkeypatch):
         (EvaluateOptions(model=Path("m.npz"), data="own.csv", json=Path("own.csv")), "the file of --data too"),
     ):
         with pytest.raises(ConfigError, match=message):
-            options.check()
+            options.validate()
     # a set's name is no file
-    TrainOptions(data="digits", save=Path("digits")).check()
+    TrainOptions(data="digits", save=Path("digits")).validate()
 
 
 def test_every_option_explains_itself():
