@@ -64,7 +64,7 @@ def statuses(folder: Path) -> dict[str, str]:
 
 
 def function_of(name: str) -> str:
-    """``activations.elu`` for ``mlpjax.activations.x_elu__mutmut_3``."""
+    """``exponential.elu`` for ``mlpjax.exponential.x_elu__mutmut_3``."""
     _, module, mangled = name.split(".")
     return f"{module}.{mangled.removeprefix('x_').rpartition('__mutmut_')[0]}"
 

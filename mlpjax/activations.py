@@ -1,7 +1,7 @@
 """The activation functions g, each beside its derivative g′ derived by hand.
 
-Every function works element by element on an array ``z`` of any shape and keeps its float dtype; those that are
-later than the lecture and gate their input are in `mlpjax.gated`. `ACTIVATIONS` maps a name to the record
+Every function works element by element on an array ``z`` of any shape and keeps its float dtype; ELU and SELU are
+in `mlpjax.exponential`, those that gate their input in `mlpjax.gated`. `ACTIVATIONS` maps a name to the record
 `Activation(f, df, df_dslope)`: being in the table is being selectable, documented and tested.
 
 Two rules hold for all of them:
@@ -22,15 +22,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mlpjax.exponential import elu, elu_derivative, selu, selu_derivative
 from mlpjax.gated import gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative, silu, silu_derivative
 
 LEAKY_SLOPE = 0.01
 """Slope of leaky ReLU for z < 0. Source: ``act-leaky-slope``."""
 PRELU_START = 0.25
 """Start value of the learnt slope (He et al. 2015)."""
-ELU_ALPHA = 1.0
-SELU_ALPHA = 1.6732632423543772
-SELU_SCALE = 1.0507009873554805
 
 
 class Activation(NamedTuple):
@@ -218,44 +216,6 @@ def prelu_slope_derivative(z: jax.Array) -> jax.Array:
     return jnp.where(z < 0, z, 0)
 
 
-def elu(z: jax.Array) -> jax.Array:
-    """g(z) = z for z ≥ 0, e^z − 1 for z < 0 (Clevert et al. 2016, α = 1). Source: ``act-elu``, ``trap-where-exp``.
-
-    >>> elu(jnp.array([-1e4, 0.0, 1e4]))
-    Array([-1.e+00,  0.e+00,  1.e+04], dtype=float32)
-    """
-    return jnp.where(z < 0, ELU_ALPHA * jnp.expm1(_negative_part(z)), z)
-
-
-def elu_derivative(z: jax.Array) -> jax.Array:
-    """g′(z) = 1 for z ≥ 0 (at 0 by convention), e^z for z < 0. Source: ``act-elu-deriv``, ``err-elu-0``.
-
-    >>> elu_derivative(jnp.array([-1e4, 0.0, 1e4]))
-    Array([0., 1., 1.], dtype=float32)
-    """
-    return jnp.where(z < 0, ELU_ALPHA * jnp.exp(_negative_part(z)), 1)
-
-
-def selu(z: jax.Array) -> jax.Array:
-    """g(z) = λz for z ≥ 0, λα(e^z − 1) for z < 0, with λ = 1.0507, α = 1.6733 (Klambauer et al. 2017).
-
-    λ and α make mean 0 and variance 1 a fixed point under LeCun initialisation.
-
-    >>> selu(jnp.array([-1e4, 0.0, 1.0]))
-    Array([-1.7580993,  0.       ,  1.050701 ], dtype=float32)
-    """
-    return jnp.where(z < 0, SELU_SCALE * SELU_ALPHA * jnp.expm1(_negative_part(z)), SELU_SCALE * z)
-
-
-def selu_derivative(z: jax.Array) -> jax.Array:
-    """g′(z) = λ for z ≥ 0 (at 0 by convention), λα e^z for z < 0 (Klambauer et al. 2017).
-
-    >>> selu_derivative(jnp.array([-1e4, 0.0, 1.0]))
-    Array([0.      , 1.050701, 1.050701], dtype=float32)
-    """
-    return jnp.where(z < 0, SELU_SCALE * SELU_ALPHA * jnp.exp(_negative_part(z)), SELU_SCALE)
-
-
 def softplus(z: jax.Array) -> jax.Array:
     """g(z) = log(1 + e^z), computed without overflow.
 
@@ -293,11 +253,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": Activation(silu, silu_derivative),
 }
 """The activations by name. Source: ``act-table``, the lecture's list."""
-
-
-def _negative_part(z: jax.Array) -> jax.Array:
-    # autodiff also differentiates the branch not taken: e^z must be finite there (``trap-where-exp``)
-    return jnp.where(z < 0, z, 0)
 
 
 def _row(slope: jax.Array, z: jax.Array) -> jax.Array:

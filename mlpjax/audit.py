@@ -29,7 +29,7 @@ from mlpjax.judging_low import judge_low
 from mlpjax.oracles import Target, footprint, reverse
 from mlpjax.reports import Evidence, GradientReport, LeafReport
 from mlpjax.subject import Hand, Subject, cast, cotangents, flat, function, hand_gradient, prepare, value
-from mlpjax.values import value_problems
+from mlpjax.values import not_deterministic, value_problems
 
 RTOL = {"float64": 1e-11, "float32": 1e-4, "float16": 5e-2, "bfloat16": 5e-2}
 """What a gradient may differ by, over its leaf's scale, beside rounding: by the precision it was computed in."""
@@ -147,7 +147,7 @@ def _in_float64(
         out, aux = value(subject, args)
         cots = cotangents(subject, out, count, seed)
         hand = hand_gradient(subject, args, cots)
-        if problems := _not_deterministic(subject, args, cots, out, hand):
+        if problems := not_deterministic(subject, args, cots, out, hand):
             return (), problems, [], None
         target, auto = _reverse(subject, args, cots, jit)
         F = target.at(target.x)
@@ -203,7 +203,7 @@ def _in_low_precision(
             hand = hand_gradient(subject, args, cots)
             # not compiled: then its forward pass rounds like that of the gradient function
             beside = _reverse(subject, args, cots, jit=False)[1].astype(np.float64)
-            return hand, beside, _not_deterministic(subject, args, cots, value(subject, args)[0], hand)
+            return hand, beside, not_deterministic(subject, args, cots, value(subject, args)[0], hand)
 
     try:
         hand, beside, problems = run()
@@ -289,21 +289,6 @@ def _per_leaf(subject: Subject, values: np.ndarray, reduce: Callable[..., Any] =
 
 def _largest(auto: np.ndarray) -> np.ndarray:
     return np.abs(np.where(np.isfinite(auto), auto, 0)).max(axis=1, keepdims=True)
-
-
-def _not_deterministic(subject: Subject, args: tuple[Any, ...], cots: list[Any], out: Any, hand: Hand) -> list[str]:
-    """Call both functions again: the same arguments must give the same bits."""
-    problems = []
-    again = value(subject, args)[0]
-    same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(again), strict=True)]
-    if not all(same):
-        problems.append("f is not deterministic: two calls with the same arguments gave two values; pass its key")
-    grads = hand_gradient(subject, args, cots).grads
-    if not np.array_equal(grads, hand.grads, equal_nan=True):
-        at = int(np.argmax(np.nan_to_num(np.abs(grads - hand.grads), nan=np.inf).max(axis=0)))
-        leaf = subject.paths[int(np.searchsorted(subject.ends, at, side="right"))]
-        problems.append(f"grad_f is not deterministic: two calls with the same arguments differ, most in {leaf}")
-    return problems
 
 
 def _evidence(subject: Subject, x: np.ndarray, hand: np.ndarray, truth: np.ndarray) -> Evidence:

@@ -19,9 +19,9 @@ from mlpjax.activations import sigmoid, sigmoid_derivative
 from mlpjax.checks import check_is_batch, check_rows
 from mlpjax.config import Config
 from mlpjax.errors import InputError
-from mlpjax.heads import check_targets
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch, Params, State
+from mlpjax.targets import check_targets
 
 Scalar = Callable[..., Any]
 """A function of one or several numbers; it takes arrays too, element by element."""

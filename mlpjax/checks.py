@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlpjax.activations import ACTIVATIONS, Activation
 from mlpjax.config import Config
-from mlpjax.errors import ConfigError, DataError, InputError
+from mlpjax.errors import ConfigError, DataError, InputError, unknown_name
 from mlpjax.finite import FLOAT32_MAX, check_finite
-from mlpjax.heads import as_array, check_targets
 from mlpjax.parameters import Batch, Params, State
+from mlpjax.targets import as_array, check_targets
 
 
 def row_weights(weight: Any, m: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
@@ -109,10 +111,40 @@ def check_batch(config: Config, batch: Batch, name: str) -> Batch:
     )
 
 
+def plain_activation(name: str) -> Activation:
+    """Return the entry of `mlpjax.ACTIVATIONS`, for a use that has no learnt slope to give.
+
+    Raises:
+        InputError: there is no such activation, or it has a learnt slope.
+
+    >>> plain_activation("prelu")
+    Traceback (most recent call last):
+        ...
+    mlpjax.errors.InputError: unknown activation (without a learnt slope) 'prelu': did you mean 'relu'? known: ...
+    """
+    plain = [known for known, g in ACTIVATIONS.items() if g.df_dslope is None]
+    if name not in plain:
+        raise InputError(unknown_name("activation (without a learnt slope)", name, plain))
+    return ACTIVATIONS[name]
+
+
 def check_count(name: str, value: int) -> None:
     """Raise `ConfigError` unless ``value`` is an integer ≥ 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise ConfigError(f"{name} is {value!r}: expected an integer ≥ 1")
+
+
+def check_number(name: str, value: Any, *, positive: bool = False) -> None:
+    """Raise `InputError` unless ``value`` is a finite number ≥ 0, or > 0 for ``positive``.
+
+    >>> check_number("alpha", 0.0, positive=True)
+    Traceback (most recent call last):
+        ...
+    mlpjax.errors.InputError: alpha is 0.0: expected a finite number > 0
+    """
+    number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
+    if not (number and 0 <= value < math.inf and (value > 0 or not positive)):
+        raise InputError(f"{name} is {value!r}: expected a finite number {'> 0' if positive else '≥ 0'}")
 
 
 def _check_x(

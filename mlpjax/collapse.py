@@ -13,6 +13,7 @@ import numpy as np
 
 from mlpjax.errors import DataError, InputError
 from mlpjax.parameters import Layer, Params
+from mlpjax.separability import check_two_classes
 
 _SAME_ANGLE = 1e-9
 
@@ -83,13 +84,9 @@ def best_affine_accuracy(x: np.ndarray, y: np.ndarray) -> float:
     >>> [best_affine_accuracy(*gate(name)) for name in ("and_gate", "or_gate", "xor_gate")]
     [1.0, 1.0, 0.75]
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y)
-    if x.ndim != 2 or x.shape[1] != 2 or len(x) == 0 or y.shape != x.shape[:1]:
-        raise DataError(f"x has shape {x.shape} and y {y.shape}: expected (m, 2) and (m,) with m ≥ 1")
-    if not np.isfinite(x).all():
-        raise DataError("x has a value that is not finite: leave the point out")
-    if not np.isin(y, (0, 1)).all():
-        raise DataError(f"y has the values {np.unique(y).tolist()}: expected the classes 0 and 1")
+    x, y = check_two_classes(x, y)
+    if x.shape[1] != 2:
+        raise DataError(f"x has shape {x.shape}: expected (m, 2), points of the plane")
     first, second = np.triu_indices(len(x), 1)
     between = x[second] - x[first]
     # the directions in which two points are level; a half turn is enough, as both sides are tried

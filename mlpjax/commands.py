@@ -15,12 +15,11 @@ import numpy as np
 from mlpjax.checkpoint import load, save, versions
 from mlpjax.cli import BAD_INPUT, INTERRUPTED, OK, complain
 from mlpjax.config import Config
-from mlpjax.data import load_dataset, load_for_model
+from mlpjax.data import load_dataset, load_for_model, split_dataset
 from mlpjax.display import number, progress_bar, say, show, write_json
 from mlpjax.errors import ConfigError, DataError, ModelFileError
 from mlpjax.heads import HEADS
 from mlpjax.interrupt import deferred_interrupt, late_interrupt
-from mlpjax.labels import stratified_split
 from mlpjax.loop import evaluate as evaluate_batch
 from mlpjax.mlp import autodiff, backward
 from mlpjax.optim import make_optimizer
@@ -30,7 +29,6 @@ from mlpjax.preprocess import SCALERS, Scaler
 from mlpjax.problems import Dataset, n_outputs
 from mlpjax.shrinkage import unstable_decay
 from mlpjax.step import accumulate
-from mlpjax.toys import GATES
 from mlpjax.train import FitResult, fit
 
 
@@ -44,7 +42,7 @@ def train(options: TrainOptions, started: float) -> int:
         download=options.download,
         seed=options.seed,
     )
-    parts = _split(dataset, options.test_fraction, options.valid_fraction, options.seed)
+    parts = split_dataset(dataset, options.test_fraction, options.valid_fraction, options.seed)
     scaler = SCALERS[_scale(options, dataset)](parts["train"][0])
     batches = {name: Batch(scaler.transform(x), y) for name, (x, y) in parts.items()}
     config = _config(options, dataset)
@@ -135,28 +133,6 @@ def evaluate(options: EvaluateOptions, started: float) -> int:
     return OK
 
 
-def _split(
-    dataset: Dataset, test_fraction: float, valid_fraction: float, seed: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Cut the data into train, valid (if wanted) and test; a test part of the set's own is kept.
-
-    Four rows of a truth table cannot be split: a logic gate is tested on what it was trained on.
-    """
-    parts = {"train": (dataset.x, dataset.y)}
-    if dataset.test is not None:
-        parts["test"] = dataset.test
-    elif dataset.name in GATES:
-        parts["test"] = parts["train"]
-    else:
-        keep, held = stratified_split(dataset.y, test_fraction, seed)
-        parts = {"train": (dataset.x[keep], dataset.y[keep]), "test": (dataset.x[held], dataset.y[held])}
-    if valid_fraction > 0:
-        x, y = parts["train"]
-        keep, held = stratified_split(y, valid_fraction, seed)
-        parts |= {"train": (x[keep], y[keep]), "valid": (x[held], y[held])}
-    return parts
-
-
 def _part(dataset: Dataset, part: str, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Choose the examples to evaluate: all, or the part that was held out for the test."""
     if part == "all":
@@ -164,7 +140,7 @@ def _part(dataset: Dataset, part: str, info: dict[str, Any]) -> tuple[np.ndarray
         x, y = (np.concatenate(arrays) for arrays in zip(*wholes, strict=True))
         return x, y
     fraction = _info(info, "test_fraction", float, 0.2)
-    return _split(dataset, fraction, 0.0, _info(info, "seed", int, 0))["test"]
+    return split_dataset(dataset, fraction, 0.0, _info(info, "seed", int, 0))["test"]
 
 
 def _trained_on(info: dict[str, Any]) -> str:

@@ -74,7 +74,7 @@ def curvature(x: np.ndarray) -> Curvature:
     Raises:
         DataError: x is not a matrix of finite numbers with a row, or all of it is 0.
 
-    Source: ``norm-conditioning``.
+    Source: ``norm-conditioning``, ``norm-benefits``.
 
     >>> curvature(np.array([[1.0, 0.0], [0.0, 3.0]]))
     Curvature(smallest=0.5, largest=4.5)
@@ -84,36 +84,21 @@ def curvature(x: np.ndarray) -> Curvature:
     return Curvature(float(eigenvalues[-1]), float(eigenvalues[0]))
 
 
-def descent(x: np.ndarray, y: np.ndarray, alpha: float, steps: int) -> np.ndarray:
-    """Walk w ← w − α Xᵀ(Xw − y)/m from w = 0; returns the path (steps + 1, n0).
-
-    Source: ``norm-gd-path``.
-
-    >>> descent(np.array([[1.0]]), np.array([8.0]), 0.5, 3).T
-    array([[0., 4., 6., 7.]])
-    """
-    x, y = _problem(x, y)
-    path = np.zeros((steps + 1, x.shape[1]))
-    for t in range(steps):
-        path[t + 1] = path[t] - alpha * (x.T @ (x @ path[t] - y)) / len(x)
-    return path
-
-
 def descent_steps(x: np.ndarray, y: np.ndarray, alpha: float, tol: float = 1e-6) -> int:
-    """Count the steps of `descent` until ‖w − w*‖ ≤ tol · ‖w*‖, without taking them.
+    """Count the steps of gradient descent from w = 0 until ‖w − w*‖ ≤ tol · ‖w*‖, without taking them.
 
-    After t steps the error along eigenvector k is (1 − αλ_k)ᵗ of the start's, so the first t that meets the
-    tolerance is found by bisection; the error never grows for α ≤ 2/λ_max.
+    `mlpjax.risk.gradient_descent` would take them. After t steps the error along eigenvector k is (1 − αλ_k)ᵗ of the
+    start's, so the first t that meets the tolerance is found by bisection; the error never grows for α ≤ 2/λ_max.
 
     Raises:
         InputError: α is not between 0 and 2/λ_max, where the walk diverges, or ``tol`` not between 0 and 1.
         DataError: the columns of x are linearly dependent: no single w* is the best.
 
-    Source: ``norm-gd-path``, ``norm-benefits``.
+    Source: ``norm-gd-path``.
 
     >>> x, y = np.array([[1.0], [1.0]]), np.array([3.0, 5.0])
-    >>> descent_steps(x, y, 0.5, tol=0.1), descent(x, y, 0.5, 4)[-1]  # 4 · (1 − ½⁴)
-    (4, array([3.75]))
+    >>> descent_steps(x, y, 0.5, tol=0.1)  # w* = 4, and after t steps w = 4 · (1 − ½ᵗ)
+    4
     """
     x, y = _problem(x, y)
     left, singular = _singular(x)

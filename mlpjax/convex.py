@@ -18,8 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.errors import InputError
-
 Reason = Literal["gradient", "separable", "precision", "max_steps"]
 
 MESSAGES: dict[Reason, str] = {
@@ -166,19 +164,6 @@ def descend(
     params, (costs, norms) = jax.lax.scan(body, params, length=epochs)
     _, (J, norm) = measured(params)
     return params, jnp.append(costs, J), jnp.append(norms, norm)
-
-
-def check_number(name: str, value: Any, *, positive: bool = False) -> None:
-    """Raise `InputError` unless ``value`` is a finite number ≥ 0, or > 0 for ``positive``.
-
-    >>> check_number("alpha", 0.0, positive=True)
-    Traceback (most recent call last):
-        ...
-    mlpjax.errors.InputError: alpha is 0.0: expected a finite number > 0
-    """
-    number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
-    if not (number and 0 <= value < math.inf and (value > 0 or not positive)):
-        raise InputError(f"{name} is {value!r}: expected a finite number {'> 0' if positive else '≥ 0'}")
 
 
 @jax.jit

@@ -57,7 +57,8 @@ def count_paths(sizes: Sequence[int]) -> int:
 def count_operations(f: Callable[..., Any], *args: Any) -> Counter[str]:
     """Count the primitive operations of ``f(*args)`` by name, as JAX traces it; nothing is computed.
 
-    What runs in a loop of known length counts once per round. ``dot_general`` is the matrix product. The key
+    What runs in a loop of known length counts once per round, in one of unknown length once in all; a ``cond`` is one
+    operation, whatever its branches hold. ``dot_general`` is the matrix product. The key
     ``"multiplications"`` has the scalar products inside the matrix products.
 
     Source: ``chain-efficiency``, ``mlp1-vectorisation-speed``.

@@ -1,4 +1,4 @@
-"""Data sets: the table of built-in sets, and the one way to load either those or a file."""
+"""Data sets: the table of built-in sets, the one way to load either those or a file, and their split into parts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlpjax.archives import read_npz
 from mlpjax.config import HeadName
 from mlpjax.errors import DataError, listed, unknown_name
 from mlpjax.idx import load_mnist
+from mlpjax.labels import stratified_split
 from mlpjax.problems import Dataset, from_table, with_head
 from mlpjax.tables import Table, read_csv
 from mlpjax.toys import GATES, TOYS, gate
@@ -167,6 +168,32 @@ def load_for_model(
             f"{name}: has the features {listed(dataset.features)}, the model was trained on {listed(features)}"
         )
     return dataset
+
+
+def split_dataset(
+    dataset: Dataset, test_fraction: float, valid_fraction: float, seed: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Cut a data set into its parts ``{"train": (x, y), "test": …}`` and, if wanted, ``"valid"``.
+
+    A test part of the set's own is kept. Four rows of a truth table cannot be split: a logic gate is tested on what
+    it was trained on. The fractions are cut at random by ``seed``, class by class.
+
+    >>> {name: len(y) for name, (x, y) in split_dataset(load_digits(), 0.2, 0.1, seed=0).items()}
+    {'train': 1294, 'test': 359, 'valid': 144}
+    """
+    parts = {"train": (dataset.x, dataset.y)}
+    if dataset.test is not None:
+        parts["test"] = dataset.test
+    elif dataset.name in GATES:
+        parts["test"] = parts["train"]
+    else:
+        keep, held = stratified_split(dataset.y, test_fraction, seed)
+        parts = {"train": (dataset.x[keep], dataset.y[keep]), "test": (dataset.x[held], dataset.y[held])}
+    if valid_fraction > 0:
+        x, y = parts["train"]
+        keep, held = stratified_split(y, valid_fraction, seed)
+        parts |= {"train": (x[keep], y[keep]), "valid": (x[held], y[held])}
+    return parts
 
 
 def _check_head_name(head: str | None) -> None:

@@ -177,7 +177,7 @@ def dropout_ridge(X: jax.Array, y: jax.Array, rate: float) -> jax.Array:
     """
     _check_rate(rate)
     if X.ndim != 2 or y.shape != X.shape[:1]:
-        raise InputError(f"shapes {X.shape} and {y.shape}: expected (m, n) and (m,)")
+        raise InputError(f"X and y have shapes {X.shape} and {y.shape}: expected (m, n) and (m,)")
     gram = X.T @ X
     return jnp.linalg.solve(gram + rate / (1 - rate) * jnp.diag(jnp.diagonal(gram)), X.T @ y)
 

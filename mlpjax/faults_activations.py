@@ -12,13 +12,12 @@ from mlpjax import passes
 from mlpjax.activations import (
     ACTIVATIONS,
     LEAKY_SLOPE,
-    SELU_ALPHA,
-    SELU_SCALE,
     gelu_derivative,
     gelu_tanh_derivative,
     sigmoid,
 )
 from mlpjax.config import Config
+from mlpjax.exponential import SELU_ALPHA, SELU_SCALE
 from mlpjax.faults_record import TANH, Exercise, Fault, both, deep, network, row, uses
 from mlpjax.parameters import Layer, Params
 from mlpjax.passes import RULES, Pass, activation_backward

@@ -18,9 +18,9 @@ from mlpjax.checks import check_rows, row_weights
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, DataError
 from mlpjax.finite import check_finite
-from mlpjax.heads import check_targets
 from mlpjax.layers import BatchNormState
 from mlpjax.parameters import Batch, Layer, Params, State
+from mlpjax.targets import check_targets
 
 PLAIN = ("x", "y", "weight", "config", "seed", "key", "train")
 _GRADIENTS = tuple(f"d{field}" for field in Layer._fields)

@@ -2,7 +2,7 @@
 
 | array | what | needed |
 |---|---|---|
-| ``x (m, n_0)``, ``y`` | the batch; ``y`` as `mlpjax.heads.target_matrix` takes it | always |
+| ``x (m, n_0)``, ``y`` | the batch; ``y`` as `mlpjax.targets.target_matrix` takes it | always |
 | ``weight (m,)`` | sample weights | no |
 | ``W1 (n_0, n_1)`` … ``WL`` | the weights: z = a W + b, rows are examples | always |
 | ``b1 (n_1,)`` …, ``gamma1``, ``beta1``, ``slope1`` … | the other parameters | where the network has them |

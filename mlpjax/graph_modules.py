@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mlpjax.graph import Graph, Operation, Variable, apply
 from mlpjax.graph_operations import CROSS_ENTROPY, OPERATIONS, SQUARED_ERROR
 
@@ -79,7 +81,7 @@ def total(x: Variable, name: str = "") -> Variable:
     >>> Graph(total(Variable([[1.0, 2.0]]))).forward()
     array(3.)
     """
-    return apply(Operation("sum", lambda x: x.sum(), lambda g, z, x: (g + 0 * x,)), x, name=name)
+    return apply(Operation("sum", lambda x: x.sum(), lambda g, z, x: (np.broadcast_to(g, x.shape),)), x, name=name)
 
 
 def dense(activation: Operation, name: str = "dense") -> Module:
@@ -103,10 +105,8 @@ class Layered(NamedTuple):
     l: Variable
 
 
-def single_layer(
-    x: Variable, W: Variable, label: Variable, activation: Operation, loss: Operation = SQUARED_ERROR
-) -> Layered:
-    """Build the lecture's first example, ŷ = f(x W) with the loss node l(ŷ, c) summed on top; no bias.
+def single_layer(x: Variable, W: Variable, label: Variable, activation: Operation) -> Layered:
+    """Build the lecture's first example, ŷ = f(x W) with the loss node ½(ŷ − c)² summed on top; no bias.
 
     Rows are examples here, ``x (m, n_in)``, ``W (n_in, n_out)``; the slide has columns, W x (``err-graph-column``).
     Source: ``graph-single-layer``, ``graph-label-node``, ``graph-forward-2``, ``graph-forward-3``,
@@ -118,7 +118,7 @@ def single_layer(
     """
     a = matmul(x, W, "a")
     yhat = apply(activation, a, name="ŷ")
-    return Layered(a, yhat, total(apply(loss, yhat, label), "l"))
+    return Layered(a, yhat, total(apply(SQUARED_ERROR, yhat, label), "l"))
 
 
 def two_layers(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mlpjax.checks import check_count
+from mlpjax.checks import check_count, check_number
 from mlpjax.errors import InputError
 
 
@@ -227,9 +227,8 @@ def steps_to_leave_saddle(y: float, lr: float, distance: float = 1.0) -> float:
     >>> steps_to_leave_saddle(1e-6, 0.05), steps_to_leave_saddle(0.0, 0.05)
     (145, inf)
     """
-    for name, value in (("lr", lr), ("distance", distance)):
-        if not 0 < value < math.inf:
-            raise InputError(f"{name} is {value!r}: expected a finite number > 0")
+    check_number("lr", lr, positive=True)
+    check_number("distance", distance, positive=True)
     if y == 0:
         return math.inf
     return max(0, math.ceil(math.log(distance / abs(y)) / math.log1p(2 * lr)))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mlpjax.errors import DataError, InputError
-from mlpjax.heads import as_array
+from mlpjax.targets import as_array
 
 
 def odds(p: jax.Array) -> jax.Array:

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.activations import sigmoid_derivative
-from mlpjax.checks import check_batch, check_count
+from mlpjax.checks import check_batch, check_count, check_number
 from mlpjax.config import Config
-from mlpjax.convex import Descent, Newton, Problem, check_number, descend, minimise
+from mlpjax.convex import Descent, Newton, Problem, descend, minimise
 from mlpjax.errors import DataError, InputError
 from mlpjax.heads import sigmoid_cross_entropy, sigmoid_cross_entropy_dz
 from mlpjax.logistic_unit import score
@@ -115,8 +115,8 @@ def gradient_descent(
     Args:
         x: ``(m, n)``.
         y: ``(m,)`` or ``(m, 1)``, labels 0 and 1, or probabilities.
-        alpha: the learning rate; J falls at every step if it is below 2 over the largest eigenvalue of H, for which
-            ¼ ‖X̃‖²/m + l2 is a bound.
+        alpha: the learning rate; J falls at every step if it is below 2 over the largest eigenvalue of H, such as
+            ``mlpjax.risk.largest_stable_step(hessian_bound(x, l2))``.
         epochs: the number of updates.
         l2: the strength of the penalty on w.
         start: ``(w, b)``; zeros by default, as J is convex.

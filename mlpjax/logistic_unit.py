@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mlpjax.activations import sigmoid, sigmoid_derivative
+from mlpjax.errors import InputError
 from mlpjax.likelihood import bernoulli_logpmf
 
 
@@ -63,15 +64,20 @@ def bce(yhat: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def bce_da(a: jax.Array, y: jax.Array) -> jax.Array:
-    """∂L/∂a = −(y/a − (1 − y)/(1 − a)) = (a − y)/(a(1 − a)), elementwise.
+    """∂L/∂a = −(y/a − (1 − y)/(1 − a)) = (a − y)/(a(1 − a)), elementwise; a is ŷ, the prediction.
 
-    NaN or ±∞ at a ∈ {0, 1}, where it has no limit that ∂a/∂z = 0 could mend: ∂L/∂z is a − y, not their product.
-    Source: ``logreg-back-da``, ``mlp1-v2-back-da2``, ``err-v2-da-sign``.
+    A label of 0 or 1 uses one of the two terms only. ±∞ at a sure and wrong a, where no product with ∂a/∂z = 0 is
+    right: ∂L/∂z is a − y. Raises `InputError` for other than one label per output.
+    Source: ``logreg-back-da``, ``mlp1-v2-back-da2``, ``prob-ml-back-dyhat``, ``err-v2-da-sign``.
 
-    >>> bce_da(jnp.array([0.5, 0.75]), jnp.array([1.0, 0.0]))
-    Array([-2.,  4.], dtype=float32)
+    >>> bce_da(jnp.array([0.5, 0.75, 1.0]), jnp.array([1.0, 0.0, 0.0]))
+    Array([-2.,  4., inf], dtype=float32)
     """
-    return (a - y) / (a * (1 - a))
+    if jnp.shape(a) != jnp.shape(y):
+        raise InputError(f"a has shape {jnp.shape(a)} and y {jnp.shape(y)}: expected one label per output")
+    on = y / jnp.where(y == 0, 1, a)
+    off = (1 - y) / jnp.where(y == 1, 1, 1 - a)
+    return off - on
 
 
 class ExampleGradients(NamedTuple):
@@ -104,9 +110,9 @@ def glm_step(
     x: jax.Array,
     y: jax.Array | float,
     alpha: float,
-    predict: Callable[[jax.Array], jax.Array] = sigmoid,
+    link: Callable[[jax.Array], jax.Array] = sigmoid,
 ) -> tuple[jax.Array, jax.Array]:
-    """Learn from one example: w ← w + α (y − ŷ) x, b ← b + α (y − ŷ), with ŷ = predict(x·w + b).
+    """Learn from one example: w ← w + α (y − ŷ) x, b ← b + α (y − ŷ), with ŷ = link(x·w + b).
 
     One rule for two models: with σ it is the gradient step of logistic regression, with
     `mlpjax.activations.binary_step` the rule of the perceptron. Returns ``(w, b)``.
@@ -116,5 +122,5 @@ def glm_step(
     >>> w
     Array([0.25, 0.5 ], dtype=float32)
     """
-    error = y - predict(score(w, b, x))
+    error = y - link(score(w, b, x))
     return w + alpha * error * x, b + alpha * error

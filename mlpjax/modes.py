@@ -74,11 +74,11 @@ def batch_gradients(
     rows: np.ndarray,
     *,
     grad_fn: GradFn,
-    key: jax.Array | None = None,
 ) -> tuple[Params, jax.Array]:
     """The gradient of each batch at the *same* parameters, stacked ``(batches, …)``, and each batch's Σwᵢ.
 
     ``rows (batches, n)`` are as `epoch_rows` gives them; every gradient is the mean over its batch, as in J.
+    No masks are drawn here: for dropout, ``grad_fn`` is such as ``functools.partial(mlpjax.backward, train=False)``.
     Source: ``train-minibatch-update``, ``train-minibatch-unbiased``, ``err-minibatch-loss``.
 
     >>> config = mlpjax.Config(sizes=(1, 1), head="regression", bias=False)
@@ -92,7 +92,7 @@ def batch_gradients(
         raise InputError(f"rows has shape {np.shape(rows)}: expected (batches, n), as epoch_rows returns it")
 
     def of_batch(batch_rows: jax.Array) -> tuple[Params, jax.Array]:
-        (_, aux), grads = grad_fn(config, params, state, take(data, batch_rows), key)
+        (_, aux), grads = grad_fn(config, params, state, take(data, batch_rows))
         return grads, aux.weight_sum
 
     return jax.vmap(of_batch)(jnp.asarray(rows))

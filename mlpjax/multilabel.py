@@ -14,23 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.activations import sigmoid, sigmoid_derivative
-from mlpjax.errors import DataError, InputError
-
-
-def label_dyhat(yhat: jax.Array, y: jax.Array) -> jax.Array:
-    """∂L/∂ŷ_o = −y_o/ŷ_o + (1 − y_o)/(1 − ŷ_o) of L = −Σ_o y_o log ŷ_o + (1 − y_o) log(1 − ŷ_o).
-
-    Any shape, the same for both; infinite where a sure ŷ is wrong. Source: ``prob-ml-back-dyhat``.
-
-    >>> label_dyhat(jnp.array([0.25, 0.5]), jnp.array([1.0, 0.0]))
-    Array([-4.,  2.], dtype=float32)
-    """
-    if jnp.shape(yhat) != jnp.shape(y):
-        raise InputError(f"yhat has shape {jnp.shape(yhat)} and y {jnp.shape(y)}: expected one label per output")
-    # a label of exactly 0 or 1 uses one term only, so that 0/0 is kept out
-    on = -y / jnp.where(y == 0, 1, yhat)
-    off = (1 - y) / jnp.where(y == 1, 1, 1 - yhat)
-    return on + off
+from mlpjax.errors import DataError
+from mlpjax.logistic_unit import bce_da
+from mlpjax.one_hidden import check_layers
+from mlpjax.parameters import Params
 
 
 class MultiLabelSteps(NamedTuple):
@@ -53,9 +40,7 @@ class MultiLabelSteps(NamedTuple):
     dW1: jax.Array
 
 
-def multilabel_steps(
-    x: jax.Array, W1: jax.Array, b1: jax.Array, W2: jax.Array, b2: jax.Array, y: jax.Array
-) -> MultiLabelSteps:
+def multilabel_steps(params: Params, x: jax.Array, y: jax.Array) -> MultiLabelSteps:
     """Walk one example through a network of one hidden sigmoid layer and sigmoid outputs, and back.
 
         z_h = Σ_i w_ih x_i + b_h,  a_h = σ(z_h),  z_o = Σ_h w_ho a_h + b_o,  ŷ_o = σ(z_o)
@@ -67,31 +52,24 @@ def multilabel_steps(
     ``prob-ml-back-dW1``, ``prob-ml-forward-hidden``, ``prob-ml-forward-out``.
 
     Args:
+        params: two layers, W ``(n_0, n_1)`` and ``(n_1, n_L)``, each with its b.
         x: the example ``(n_0,)``.
-        W1: ``(n_0, n_1)``.
-        b1: ``(n_1,)``.
-        W2: ``(n_1, n_L)``.
-        b2: ``(n_L,)``.
         y: its labels ``(n_L,)``, each 0 or 1.
 
     Raises:
         InputError: for shapes that do not fit each other.
 
-    >>> one = jnp.ones((1, 1))
-    >>> steps = multilabel_steps(jnp.ones(1), 0 * one, jnp.zeros(1), one, jnp.array([-0.5]), jnp.ones(1))
+    >>> params = mlpjax.Layer(jnp.zeros((1, 1)), jnp.zeros(1)), mlpjax.Layer(jnp.ones((1, 1)), jnp.array([-0.5]))
+    >>> steps = multilabel_steps(params, jnp.ones(1), jnp.ones(1))
     >>> steps.dyhat, steps.dz, steps.dW2  # ŷ = σ(½ − ½)
     (Array([-2.], dtype=float32), Array([-0.5], dtype=float32), Array([[-0.25]], dtype=float32))
     """
-    n_0, n_1, n_L = jnp.size(x), jnp.size(b1), jnp.size(b2)
-    expected = {"x": (n_0,), "W1": (n_0, n_1), "b1": (n_1,), "W2": (n_1, n_L), "b2": (n_L,), "y": (n_L,)}
-    for (name, shape), value in zip(expected.items(), (x, W1, b1, W2, b2, y), strict=True):
-        if jnp.shape(value) != shape:
-            raise InputError(f"{name} has shape {jnp.shape(value)}: expected {shape}, as x, b1 and b2 have it")
+    W1, b1, W2, b2 = check_layers(params, x, y, rows=False)
     z_h = x @ W1 + b1
     a_h = sigmoid(z_h)
     z_o = a_h @ W2 + b2
     yhat = sigmoid(z_o)
-    dyhat, dyhat_dz = label_dyhat(yhat, y), sigmoid_derivative(z_o)
+    dyhat, dyhat_dz = bce_da(yhat, y), sigmoid_derivative(z_o)
     dz = dyhat * dyhat_dz
     dW2 = a_h[:, None] * dz[None, :]
     dz_h = jnp.sum(dz[None, :] * W2, axis=1) * sigmoid_derivative(z_h)

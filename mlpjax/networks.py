@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.activations import ACTIVATIONS, SELU_SCALE
+from mlpjax.activations import ACTIVATIONS
 from mlpjax.audit import check_gradients
 from mlpjax.cases import Case, covering_array
 from mlpjax.config import Config
+from mlpjax.exponential import SELU_SCALE
 from mlpjax.heads import HEADS
 from mlpjax.mlp import backward, input_gradient, loss
 from mlpjax.parameters import Batch, Params

@@ -27,6 +27,7 @@ from mlpjax.activations import ACTIVATIONS, sigmoid
 from mlpjax.errors import InputError, unknown_name
 from mlpjax.layers import AffineCache, affine_backward, affine_forward
 from mlpjax.parameters import Layer, Params
+from mlpjax.slide_program import sigmoid as scalar_sigmoid
 
 
 class Forward(NamedTuple):
@@ -70,7 +71,7 @@ def forward_v1(params: Params, x: Any, g: str = "tanh") -> Forward:
             a1[i, d] = g_scalar(z1[i, d])
         for d in range(len(b2)):
             z2[i, d] = a1[i] @ W2[:, d] + b2[d]
-            a2[i, d] = _sigmoid(z2[i, d])
+            a2[i, d] = scalar_sigmoid(z2[i, d])
     return Forward(z1, a1, z2, a2)
 
 
@@ -232,12 +233,8 @@ VERSIONS = {
 """The lecture's versions by number. Source: ``mlp1-v123-equal``."""
 
 
-def _sigmoid(z: float) -> float:
-    return math.exp(min(z, 0.0)) / (1 + math.exp(-abs(z)))
-
-
 _SCALAR: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
-    "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * (1 - _sigmoid(z))),
+    "sigmoid": (scalar_sigmoid, lambda z: scalar_sigmoid(z) * (1 - scalar_sigmoid(z))),
     "tanh": (math.tanh, lambda z: 1 - math.tanh(z) ** 2),
     "relu": (lambda z: 0.0 if z <= 0 else z, lambda z: 0.0 if z <= 0 else 1.0),
 }

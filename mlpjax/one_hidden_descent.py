@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.checks import check_count
+from mlpjax.checks import check_count, check_number
 from mlpjax.errors import InputError, unknown_name
 from mlpjax.heads import sigmoid_cross_entropy
 from mlpjax.one_hidden import VERSIONS, Forward, Gradients, check_layers
@@ -59,7 +59,8 @@ def gradient_descent(
         The parameters, and J before each update, ``(iterations,)``.
 
     Raises:
-        InputError: for an unknown version or activation, shapes that do not fit, or a count below 1.
+        InputError: for an unknown version or activation, shapes that do not fit, an α that is not finite and positive,
+            or a count below 1.
 
     Source: ``mlp1-gd-algorithm``, ``mlp1-xor-trainable``, ``mlp1-playground``.
 
@@ -72,6 +73,7 @@ def gradient_descent(
     """
     if version not in VERSIONS:
         raise InputError(unknown_name("version", version, map(str, VERSIONS)))
+    check_number("alpha", alpha, positive=True)
     check_count("iterations", iterations)
     check_layers(params, x, y)
     step = _step if version == 1 else _compiled_step

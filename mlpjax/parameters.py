@@ -35,7 +35,7 @@ class Layer(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples ``x (m, n_0)``, labels ``y`` (see `mlpjax.heads.target_matrix`), and weights ``(m,)`` or ``None``.
+    """Examples ``x (m, n_0)``, labels ``y`` (see `mlpjax.targets.target_matrix`), and weights ``(m,)`` or ``None``.
 
     Source: ``train-dataset``.
     """

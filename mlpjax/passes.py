@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from mlpjax.activations import ACTIVATIONS
 from mlpjax.checks import absent_as_zero, check_input, check_is_batch, check_rows, row_weights
 from mlpjax.config import Config
-from mlpjax.heads import HEADS, target_matrix
+from mlpjax.heads import HEADS
 from mlpjax.layers import (
     AffineCache,
     BatchNormCache,
@@ -32,6 +32,7 @@ from mlpjax.layers import (
 )
 from mlpjax.parameters import Aux, Batch, Layer, Params, State
 from mlpjax.penalties import PENALTIES, Penalty
+from mlpjax.targets import target_matrix
 
 
 class HiddenCache(NamedTuple):

@@ -6,15 +6,14 @@ Source: lecture, section *Perceptron*.
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.checks import check_count
-from mlpjax.errors import DataError, InputError
+from mlpjax.checks import check_count, check_number
+from mlpjax.errors import DataError
 from mlpjax.perceptron import Perceptron, perceptron_predict, perceptron_step
 from mlpjax.separability import Certificate, check_two_classes, margin_of, separate
 
@@ -57,8 +56,8 @@ def perceptron_fit(x: Any, y: Any, *, alpha: float = 1.0, max_epochs: int = 1000
         max_epochs: when to give up.
 
     Raises:
-        InputError: for data as in `mlpjax.separability.separate`, an α that is not finite and positive, a count
-            below 1, and features so large that the weights overflow.
+        DataError: for data as in `mlpjax.separability.separate`, and features so large that the weights overflow.
+        InputError: for an α that is not finite and positive, and a count below 1.
 
     Source: ``perceptron-train-loop``, ``perceptron-instability``, ``perceptron-alpha-scale``,
     ``err-perc-threshold0``, ``err-perc-instability``.
@@ -70,8 +69,7 @@ def perceptron_fit(x: Any, y: Any, *, alpha: float = 1.0, max_epochs: int = 1000
     """
     x, y = check_two_classes(x, y)
     check_count("max_epochs", max_epochs)
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise InputError(f"alpha is {alpha}: expected a finite number > 0")
+    check_number("alpha", alpha, positive=True)
     dtype = jnp.result_type(float)
     epochs, path, mistakes = _train(jnp.asarray(x, dtype), jnp.asarray(y, dtype), jnp.asarray(alpha, dtype), max_epochs)
     count = int(epochs)

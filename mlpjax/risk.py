@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mlpjax.checks import check_count
+from mlpjax.checks import check_count, check_number
 from mlpjax.errors import DataError, InputError
 from mlpjax.heads import squared_error
 from mlpjax.parameters import Params
@@ -144,8 +144,7 @@ def gradient_descent(gradient: Callable[[Any], Any], theta: Any, alpha: float, s
     Array([1.   , 0.5  , 0.25 , 0.125], dtype=float32)
     """
     check_count("steps", steps)
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise InputError(f"alpha is {alpha}: expected a finite number > 0")
+    check_number("alpha", alpha, positive=True)
     dtype = jnp.result_type(float)
     theta = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, dtype)), theta)
     expected, got = (jax.tree.map(jnp.shape, tree) for tree in (theta, jax.eval_shape(gradient, theta)))

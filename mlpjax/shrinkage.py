@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlpjax.checks import check_number
 from mlpjax.errors import InputError
 
 
@@ -57,7 +58,8 @@ def ista(X: jax.Array, y: jax.Array, l1: float, l2: float = 0.0, *, steps: int =
     Array([ 2.,  0., -1.,  0.], dtype=float32)
     """
     m = _check_least_squares(X, y, l1, l2)
-    alpha = 1 / (jnp.linalg.norm(X, 2) ** 2 / m)
+    square = jnp.linalg.norm(X, 2) ** 2
+    alpha = m / jnp.where(square > 0, square, 1)
 
     def step(_: int, w: jax.Array) -> jax.Array:
         return proximal_step(w, X.T @ (X @ w - y) / m, alpha, l1, l2)
@@ -118,7 +120,7 @@ def decay_factor(alpha: float, l2: float) -> float:
         UserWarning: α l2 ≥ 2: plain gradient steps diverge, whatever the data.
 
     Raises:
-        InputError: α or l2 is negative or not a number.
+        InputError: α or l2 is not a finite number ≥ 0.
 
     Source: ``reg-weight-decay``, ``reg-decay-stability``, ``err-decay-brace``.
 
@@ -132,7 +134,8 @@ def decay_step(W: jax.Array, dW: jax.Array, alpha: float, l2: float) -> jax.Arra
     """W ← (1 − α l2) W − α dW, where dW has no penalty: the same as W − α (dW + l2 W).
 
     It is the L2 penalty for plain gradient steps only: Adam divides the penalty's gradient too, and AdamW (Loshchilov &
-    Hutter 2019) decays beside it. Warns and raises as `decay_factor`. Source: ``reg-nn-step``, ``err-l2-adam``.
+    Hutter 2019) decays beside it. Warns and raises as `decay_factor`.
+    Source: ``reg-nn-step``, ``reg-decay-stability``, ``err-l2-adam``.
 
     >>> decay_step(jnp.array([[2.0]]), jnp.array([[1.0]]), 0.1, 0.5)
     Array([[1.8]], dtype=float32)
@@ -163,8 +166,8 @@ def linear_r2(X: jax.Array, yhat: jax.Array) -> float:
 
 
 def _decay_factor(alpha: float, l2: float, stacklevel: int) -> float:
-    if not (alpha >= 0 and l2 >= 0):
-        raise InputError(f"alpha is {alpha}, l2 is {l2}: expected numbers ≥ 0")
+    check_number("alpha", alpha)
+    check_number("l2", l2)
     if (why := unstable_decay(alpha, l2)) is not None:
         warnings.warn(why, UserWarning, stacklevel)
     return 1 - alpha * l2
@@ -172,11 +175,11 @@ def _decay_factor(alpha: float, l2: float, stacklevel: int) -> float:
 
 def _check_least_squares(X: jax.Array, y: jax.Array, l1: float, l2: float) -> int:
     _check_shapes(X, y)
-    if not (l1 >= 0 and l2 >= 0):
-        raise InputError(f"l1 is {l1}, l2 is {l2}: expected numbers ≥ 0")
+    check_number("l1", l1)
+    check_number("l2", l2)
     return X.shape[0]
 
 
 def _check_shapes(X: jax.Array | np.ndarray, y: jax.Array | np.ndarray) -> None:
     if X.ndim != 2 or y.shape != X.shape[:1]:
-        raise InputError(f"shapes {X.shape} and {y.shape}: expected (m, n) and (m,)")
+        raise InputError(f"X and its targets have shapes {X.shape} and {y.shape}: expected (m, n) and (m,)")

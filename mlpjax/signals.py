@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.activations import ACTIVATIONS, Activation
-from mlpjax.errors import InputError, unknown_name
+from mlpjax.checks import plain_activation
+from mlpjax.errors import InputError
 
 WeightVariance = Callable[[int, int], float]
 
@@ -68,7 +68,7 @@ def signal_std(
     >>> bool(0.3 < he.activations[-1] < 3), bool(lecun.activations[-1] < 3e-3)
     (True, True)
     """
-    g = _activation(activation)
+    g = plain_activation(activation)
     if len(sizes) < 2:
         raise InputError(f"sizes is {tuple(sizes)}: expected at least two widths, (n_0, …, n_L)")
     a = jax.random.normal(jax.random.fold_in(key, 0), (m, sizes[0]))
@@ -110,7 +110,7 @@ def mean_square(activation: str, variance: float = 1.0) -> float:
     >>> round(mean_square("relu"), 4), round(mean_square("tanh"), 4)
     (0.5, 0.3943)
     """
-    g = _activation(activation)
+    g = plain_activation(activation)
     if not variance >= 0:
         raise InputError(f"variance is {variance}: expected a number ≥ 0")
     # an even number of nodes: none at 0, where ReLU has its kink, so that its half of z² is exact
@@ -128,7 +128,7 @@ def mean_slope(activation: str, std: float, sizes: tuple[int, int], key: jax.Arr
     >>> [round(mean_slope("tanh", std, (64, 64), jax.random.key(0)), 2) for std in (0.01, 0.1, 1.0, 10.0)]
     [0.99, 0.68, 0.09, 0.01]
     """
-    g = _activation(activation)
+    g = plain_activation(activation)
     n_in, n_out = sizes
     X = jax.random.normal(jax.random.fold_in(key, 0), (m, n_in))
     W = std * jax.random.normal(jax.random.fold_in(key, 1), (n_in, n_out))
@@ -188,13 +188,6 @@ def deep_linear_dx(dyhat: jax.Array, weights: Sequence[jax.Array]) -> jax.Array:
     for W in reversed(weights):
         dyhat = dyhat @ W.T
     return dyhat
-
-
-def _activation(name: str) -> Activation:
-    plain = [known for known, g in ACTIVATIONS.items() if g.df_dslope is None]
-    if name not in plain:
-        raise InputError(unknown_name("activation (without a learnt slope)", name, plain))
-    return ACTIVATIONS[name]
 
 
 def _stds(arrays: Sequence[jax.Array]) -> jax.Array:

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlpjax.checks import check_count
-from mlpjax.convex import check_number
+from mlpjax.checks import check_count, check_number
 from mlpjax.errors import DataError
 from mlpjax.separability import check_two_classes
 

@@ -141,7 +141,7 @@ def shift_weights(W: jax.Array, psi: jax.Array) -> jax.Array:
     """Take ψ ``(n,)`` from every class's vector, W − ψ1ᵀ; ``(n, K) → (n, K)``: the same probabilities.
 
     The row maximum that `softmax` takes off is the case ψ·x = max z. Along ψ1ᵀ the cost is flat.
-    Source: ``prob-mc-redundancy``, ``prob-mc-hessian-null``.
+    Source: ``prob-mc-redundancy``.
 
     >>> shift_weights(jnp.array([[1.0, 5.0], [2.0, 7.0]]), jnp.array([1.0, 2.0]))
     Array([[0., 4.],
@@ -197,14 +197,7 @@ def log_odds(z: jax.Array, reference: int = -1) -> jax.Array:
     return z - z[:, reference][:, None]
 
 
-class Logistic(NamedTuple):
-    """The parameters of a logistic unit: ``w (n,)`` and ``b ()``; P(positive) = σ(x·w + b)."""
-
-    w: jax.Array
-    b: jax.Array
-
-
-def softmax_as_logistic(W: jax.Array, b: jax.Array, positive: int = 0) -> Logistic:
+def softmax_as_logistic(W: jax.Array, b: jax.Array, positive: int = 0) -> tuple[jax.Array, jax.Array]:
     """Softmax of two classes as a logistic unit: w = w₁ − w₂, b = b₁ − b₂; ``(n, 2), (2,) → (n,), ()``.
 
     P(positive) = σ(x·w + b), and the other class has the rest. ``positive`` is column 0, the lecture's class 1,
@@ -212,7 +205,7 @@ def softmax_as_logistic(W: jax.Array, b: jax.Array, positive: int = 0) -> Logist
     w. Source: ``prob-mc-k2-p1``, ``prob-mc-k2-p2``, ``prob-mc-k2-training``, ``err-softmax-psi``.
 
     >>> softmax_as_logistic(jnp.array([[3.0, 1.0]]), jnp.array([0.5, 0.0]))
-    Logistic(w=Array([2.], dtype=float32), b=Array(0.5, dtype=float32))
+    (Array([2.], dtype=float32), Array(0.5, dtype=float32))
     """
     if jnp.ndim(W) != 2 or W.shape[1] != 2 or jnp.shape(b) != (2,):
         raise InputError(
@@ -221,7 +214,7 @@ def softmax_as_logistic(W: jax.Array, b: jax.Array, positive: int = 0) -> Logist
         )
     if positive not in (0, 1):
         raise InputError(f"positive is {positive}: expected the column 0 or 1")
-    return Logistic(W[:, positive] - W[:, 1 - positive], b[positive] - b[1 - positive])
+    return W[:, positive] - W[:, 1 - positive], b[positive] - b[1 - positive]
 
 
 def logistic_as_softmax(w: jax.Array, b: jax.Array, positive: int = 0) -> tuple[jax.Array, jax.Array]:

@@ -21,15 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.checks import check_batch, check_count
+from mlpjax.checks import check_batch, check_count, check_number
 from mlpjax.config import Config
-from mlpjax.convex import Descent, Newton, Problem, check_number, descend, minimise
+from mlpjax.convex import Descent, Newton, Problem, descend, minimise
 from mlpjax.errors import DataError, InputError
-from mlpjax.heads import softmax, softmax_cross_entropy, softmax_cross_entropy_dz, target_matrix
+from mlpjax.heads import softmax, softmax_cross_entropy, softmax_cross_entropy_dz
 from mlpjax.logistic import Optimality
 from mlpjax.parameters import Batch
 from mlpjax.penalties import l2_gradient, l2_penalty
 from mlpjax.perceptron import augment
+from mlpjax.targets import target_matrix
 
 
 def predict(W: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:

@@ -19,9 +19,10 @@ import optax
 
 from mlpjax.checks import check_count, check_is_batch, row_weights
 from mlpjax.config import Config
-from mlpjax.heads import HEADS, as_array, target_matrix
+from mlpjax.heads import HEADS
 from mlpjax.mlp import apply_update, loss
 from mlpjax.parameters import Aux, Batch, Params, State
+from mlpjax.targets import as_array, target_matrix
 
 GradFn = Callable[..., tuple[tuple[jax.Array, Aux], Params]]
 """`mlpjax.backward`, `mlpjax.autodiff`, or a function with their arguments and result."""

@@ -10,43 +10,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.activations import binary_step, relu
 from mlpjax.checks import check_count
 from mlpjax.config import Config
 from mlpjax.errors import InputError
 from mlpjax.parameters import Layer, Params
+from mlpjax.perceptron import Perceptron, perceptron_predict
 
-
-class Unit(NamedTuple):
-    """A threshold unit: 1 where x·w + b ≥ 0, else 0."""
-
-    w: tuple[float, ...]
-    b: float
-
-
-AND = Unit((1.0, 1.0), -1.5)
+AND = Perceptron((1.0, 1.0), -1.5)
 """AND(x₁, x₂) = T(x₁ + x₂ − 1½). Source: ``mlp1-xor-and``, ``err-xor-weights``."""
 
-OR = Unit((1.0, 1.0), -0.5)
+OR = Perceptron((1.0, 1.0), -0.5)
 """OR(x₁, x₂) = T(x₁ + x₂ − ½). Source: ``mlp1-xor-or``, ``err-xor-weights``, ``err-list-dash``."""
 
-OR_NOT_AND = Unit((-1.0, 1.0), -0.5)
+OR_NOT_AND = Perceptron((-1.0, 1.0), -0.5)
 """T(−x₁ + x₂ − ½) of x₁ = AND and x₂ = OR: the output unit of XOR. Source: ``mlp1-xor-output``."""
-
-
-def fire(unit: Unit, x: Any) -> jax.Array:
-    """ŷ = T(x·w + b), ``(m, n) → (m,)``.
-
-    >>> fire(AND, jnp.array([[0.0, 1.0], [1.0, 1.0]]))
-    Array([0., 1.], dtype=float32)
-    """
-    return binary_step(jnp.asarray(x) @ jnp.asarray(unit.w) + unit.b)
 
 
 def xor_projection(x: Any) -> jax.Array:
@@ -57,7 +40,7 @@ def xor_projection(x: Any) -> jax.Array:
     >>> xor_projection(jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])).tolist()
     [[0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 1.0]]
     """
-    return jnp.stack([fire(AND, x), fire(OR, x)], axis=1)
+    return jnp.stack([perceptron_predict(unit, x) for unit in (AND, OR)], axis=1)
 
 
 def xor_network(sharpness: float | None = None) -> tuple[Config, Params]:
@@ -145,18 +128,10 @@ def modulus_of_continuity(
     return float(np.max(windows.max(axis=1) - windows.min(axis=1)))
 
 
-def tent(x: Any) -> jax.Array:
-    """t(x) = 2 relu(x) − 4 relu(x − ½): from 0 up to 1 at ½ and down to 0 at 1.
-
-    >>> tent(jnp.array([0.0, 0.25, 0.5, 1.0]))
-    Array([0. , 0.5, 1. , 0. ], dtype=float32)
-    """
-    x = jnp.asarray(x)
-    return 2 * relu(x) - 4 * relu(x - 0.5)
-
-
 def tent_network(depth: int) -> tuple[Config, Params]:
     """Build t∘t∘…∘t as a ReLU network with ``depth`` hidden layers of 2 units: 2^depth linear pieces on [0, 1].
+
+    The tent t(x) = 2 relu(x) − 4 relu(x − ½) goes from 0 up to 1 at ½ and down to 0 at 1.
 
     One hidden layer of n ReLU units has at most n + 1 pieces, so it needs 2^depth − 1 of them (Telgarsky 2016). It is
     so for this function, not in general. Source: ``mlp1-depth-progressive``, ``err-depth-claim``.

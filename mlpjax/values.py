@@ -1,4 +1,4 @@
-"""Do a value and a gradient belong to one function? What a gradient function says beside its gradient."""
+"""What can be wrong beside the gradient: one of the functions is not deterministic, or the value is of another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.oracles import Target
-from mlpjax.subject import Hand, Subject, at, structure
+from mlpjax.subject import Hand, Subject, at, hand_gradient, structure, value
 
 _DIRECTIONS = 3
 _STEP = 2.0**-10
@@ -45,6 +45,21 @@ def value_problems(
     return problems
 
 
+def not_deterministic(subject: Subject, args: tuple[Any, ...], cots: list[Any], out: Any, hand: Hand) -> list[str]:
+    """Call both functions again: the same arguments must give the same bits."""
+    problems = []
+    again = value(subject, args)[0]
+    same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(again), strict=True)]
+    if not all(same):
+        problems.append("f is not deterministic: two calls with the same arguments gave two values; pass its key")
+    grads = hand_gradient(subject, args, cots).grads
+    if not np.array_equal(grads, hand.grads, equal_nan=True):
+        worst = int(np.argmax(np.nan_to_num(np.abs(grads - hand.grads), nan=np.inf).max(axis=0)))
+        leaf = subject.paths[int(np.searchsorted(subject.ends, worst, side="right"))]
+        problems.append(f"grad_f is not deterministic: two calls with the same arguments differ, most in {leaf}")
+    return problems
+
+
 def _difference(got: Any, expected: Any, rtol: float, atol: float) -> str:
     """The first leaf that differs by more than rounding, in words; empty if there is none."""
     pairs = zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True)
@@ -75,9 +90,9 @@ def _whose(subject: Subject, args: tuple[Any, ...], cots: list[Any], hand: Hand,
         return said
 
     def own(x: np.ndarray) -> np.ndarray:
-        value = subject.grad_f(*at(subject, args, target.leaves(x)))[0]
-        value = value[0] if subject.has_aux else value
-        inner = [jax.tree.map(lambda c, v: np.sum(np.asarray(c) * np.asarray(v, np.float64)), c, value) for c in cots]
+        given = subject.grad_f(*at(subject, args, target.leaves(x)))[0]
+        given = given[0] if subject.has_aux else given
+        inner = [jax.tree.map(lambda c, v: np.sum(np.asarray(c) * np.asarray(v, np.float64)), c, given) for c in cots]
         return np.asarray([sum(jax.tree.leaves(one)) for one in inner])
 
     rng = np.random.default_rng(0)

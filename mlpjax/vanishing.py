@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.activations import ACTIVATIONS
-from mlpjax.checks import check_count
+from mlpjax.checks import check_count, plain_activation
 from mlpjax.config import Config
-from mlpjax.errors import InputError, unknown_name
+from mlpjax.errors import InputError
 from mlpjax.glassbox import trace
 from mlpjax.layers import affine_forward
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch, Layer, Params, State, init
 
-_DYING_UNITS, _DYING_EXAMPLES, _DYING_RATE = 16, 64, 0.5
+_WIDTH = 32
+_DYING_UNITS, _DYING_EXAMPLES, _DYING_RATE, _DYING_BIAS = 16, 64, 0.5, -10.0
 
 
 class ChainGradients(NamedTuple):
@@ -60,7 +60,7 @@ def chain_gradients(w: Any, b: Any, x: Any, da: Any = 1.0, activation: str = "si
     >>> chain_gradients([1.0, 4.0], [0.0, -2.0], 0.0).db  # σ′(0) = ¼: then w = 4 keeps it
     Array([0.25, 0.25], dtype=float32)
     """
-    g = _activation(activation)
+    g = plain_activation(activation)
     w, b = _vector(w, "w"), _vector(b, "b")
     if w.shape != b.shape:
         raise InputError(f"w has {len(w)} layers and b {len(b)}: expected as many")
@@ -122,16 +122,15 @@ def layer_signals(config: Config, params: Params, state: State, batch: Batch) ->
 
 
 def deep_signals(
-    activation: str, depth: int, *, init_name: str = "auto", scale: float = 1.0, width: int = 32, seed: int = 0
+    activation: str, depth: int, *, init_name: str = "auto", scale: float = 1.0, seed: int = 0
 ) -> LayerSignals:
-    """`layer_signals` of a fresh network of ``depth`` layers of one width, with one output, on x, y ~ N(0, 1).
+    """`layer_signals` of a fresh network of ``depth`` layers of 32 units, with one output, on 32 x, y ~ N(0, 1).
 
     Args:
         activation: of every hidden layer.
         depth: L, the number of layers with weights.
         init_name: an initialiser of `mlpjax.INITIALIZERS`, or ``"auto"``.
         scale: what the weights are multiplied by.
-        width: units per layer, inputs and examples.
         seed: of weights and data.
 
     Raises:
@@ -142,11 +141,11 @@ def deep_signals(
     >>> bool(deep_signals("sigmoid", 10).dz_norm[0] < 1e-4 * deep_signals("relu", 10).dz_norm[0])
     True
     """
-    config = Config(sizes=(width,) * depth + (1,), activation=activation, head="regression", init=init_name)
+    config = Config(sizes=(_WIDTH,) * depth + (1,), activation=activation, head="regression", init=init_name)
     params, state = init(config, jax.random.key(seed))
     params = tuple(layer._replace(W=scale * layer.W) for layer in params)
     rng = np.random.default_rng(seed)
-    return layer_signals(config, params, state, Batch(rng.normal(size=(width, width)), rng.normal(size=width)))
+    return layer_signals(config, params, state, Batch(rng.normal(size=(_WIDTH, _WIDTH)), rng.normal(size=_WIDTH)))
 
 
 class DyingRun(NamedTuple):
@@ -160,8 +159,8 @@ class DyingRun(NamedTuple):
     dW_norm: Any
 
 
-def dying_relu(activation: str = "relu", *, bias: float = -10.0, steps: int = 6000, seed: int = 0) -> DyingRun:
-    """Train 16 hidden units that start with so low a bias that they are off on all data: z < 0.
+def dying_relu(activation: str = "relu", *, steps: int = 6000, seed: int = 0) -> DyingRun:
+    """Train 16 hidden units that start with b = −10, so low that they are off on all data: z < 0.
 
     A ReLU unit that is off on every example has gradient 0 and stays as it is for ever; the slope of leaky ReLU brings
     it back. The task is y = |x| for 64 x ~ N(0, 1), by gradient descent on all of them with α = ½. The output layer
@@ -169,7 +168,6 @@ def dying_relu(activation: str = "relu", *, bias: float = -10.0, steps: int = 60
 
     Args:
         activation: of the hidden layer, without a learnt slope.
-        bias: what b of every hidden unit starts with.
         steps: of gradient descent.
         seed: of weights and data.
 
@@ -184,11 +182,11 @@ def dying_relu(activation: str = "relu", *, bias: float = -10.0, steps: int = 60
     (array([1., 1., 1.], dtype=float32), array([0., 0., 0.], dtype=float32))
     """
     check_count("steps", steps)
-    _activation(activation)
+    plain_activation(activation)
     x = np.random.default_rng(seed).normal(size=(_DYING_EXAMPLES, 1))
     config = Config(sizes=(1, _DYING_UNITS, 1), activation=activation, head="regression")
     (hidden, output), _ = init(config, jax.random.key(seed))
-    hidden = hidden._replace(b=jnp.full(_DYING_UNITS, bias, hidden.W.dtype))
+    hidden = hidden._replace(b=jnp.full(_DYING_UNITS, _DYING_BIAS, hidden.W.dtype))
     output = output._replace(W=jnp.full_like(output.W, _DYING_UNITS**-0.5))
     batch = Batch(jnp.asarray(x, hidden.W.dtype), jnp.asarray(np.abs(x), hidden.W.dtype))
 
@@ -200,13 +198,6 @@ def dying_relu(activation: str = "relu", *, bias: float = -10.0, steps: int = 60
 
     _end, run = jax.jit(lambda start: jax.lax.scan(step, start, None, length=steps + 1))(hidden)
     return DyingRun(*(np.asarray(column) for column in run))
-
-
-def _activation(name: str) -> Any:
-    usable = {known: g for known, g in ACTIVATIONS.items() if g.df_dslope is None}
-    if name not in usable:
-        raise InputError(unknown_name("activation", name, usable))
-    return usable[name]
 
 
 def _vector(value: Any, name: str) -> jax.Array:

@@ -109,17 +109,17 @@ def test_lists(run, what, count):
 
 
 def test_check_of_a_section(run):
-    code, out, err = run("activation", "--check", "--json", "r.json")
+    code, out, err = run("graph", "--check", "--json", "r.json")
     assert code == 0
-    assert err.startswith("45 rows, ")
-    assert re.search(r"45 rows: \d+ pass, 0 fail, .*; 0 wrong, \d+ s\n$", out)
+    assert err.startswith("21 rows, ")
+    assert re.search(r"21 rows: \d+ pass, 0 fail, .*; 0 wrong, \d+ s\n$", out)
     whole = report()
     assert whole["ok"] is True
     assert {"id", "section", "function", "status", "why"} <= set(whole["rows"][0])
     assert [row["id"] for row in whole["rows"]] == [
-        row.id for row in load_ledger().rows.values() if row.section == "activation"
+        row.id for row in load_ledger().rows.values() if row.section == "graph"
     ]
-    assert any(form["erratum"] == "err-sigmoid-proof" for form in whole["printed_forms"])
+    assert any(form["erratum"] == "err-graph-column" for form in whole["printed_forms"])
 
 
 def test_a_wrong_formula_is_exit_code_1(run, monkeypatch):

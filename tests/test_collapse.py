@@ -142,11 +142,11 @@ def test_moved_turned_and_swapped():
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((3, 3)), np.zeros(3), r"expected \(m, 2\) and \(m,\)"),
+        (np.zeros((3, 3)), np.zeros(3), r"expected \(m, 2\), points of the plane"),
         (np.zeros((3, 2)), np.zeros(4), "expected"),
-        (np.zeros((0, 2)), np.zeros(0), "m ≥ 1"),
-        (np.full((3, 2), np.nan), np.zeros(3), "not finite"),
-        (np.zeros((3, 2)), np.array([0, 1, 2]), r"values \[0, 1, 2\]: expected the classes 0 and 1"),
+        (np.zeros((0, 2)), np.zeros(0), "at least one of each"),
+        (np.full((3, 2), np.nan), np.zeros(3), "nan"),
+        (np.zeros((3, 2)), np.array([0, 1, 2]), "y is 2 in row 2: expected the classes 0 and 1"),
     ],
 )
 def test_points_that_are_refused(x, y, message):

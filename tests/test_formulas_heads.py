@@ -11,7 +11,7 @@ import pytest
 
 from mlpjax import HEADS
 from mlpjax.errors import DataError
-from mlpjax.heads import as_array, check_targets, target_matrix
+from mlpjax.targets import as_array, check_targets, target_matrix
 
 EXACT = {"rtol": 4e-15, "atol": 1e-15}
 SCORES = np.array([[1.0, -2.0, 0.5], [400.0, 401.0, 398.0]])

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from mlpjax import HEADS
 from mlpjax.errors import DataError
-from mlpjax.heads import target_matrix
+from mlpjax.targets import target_matrix
 
 LN2, LN3 = math.log(2), math.log(3)
 ROWS = 12

@@ -65,11 +65,13 @@ def test_every_check_belongs_to_a_row_and_is_explained():
     for name in modules:
         module = importlib.import_module(f"mlpjax.lecture.{name}")
         for function, value in inspect.getmembers(module, inspect.isfunction):
-            if value.__module__ == module.__name__ and not function.startswith("_"):
+            returns = str(inspect.signature(value).return_annotation)
+            if value.__module__ == module.__name__ and not function.startswith("_") and "Claim" in returns:
                 assert function in known, f"{name}.{function}"
                 assert inspect.getdoc(value), f"{name}.{function}"
                 seen[function] += 1
     assert set(seen.values()) == {1}
+    assert set(seen) == {id.replace("-", "_") for id in (*LEDGER.rows, *LEDGER.traps) if check_of(id) is not None}
 
 
 def test_errata_name_rows_that_exist():

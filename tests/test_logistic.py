@@ -60,11 +60,17 @@ def test_worked_values_of_the_unit(x64):
 
 @pytest.mark.parametrize("y", [0.0, 0.3, 1.0])
 def test_bce_at_the_ends(y):
-    """Certain and right costs 0, certain and wrong ∞; the derivative is infinite or NaN there."""
+    """Certain and right costs 0, certain and wrong ∞; so is the derivative of what is wrong."""
     ends = jnp.array([0.0, 1.0])
     np.testing.assert_array_equal(bce(ends, y), np.where(ends == y, 0, np.inf))
-    assert not np.isfinite(bce_da(ends, jnp.asarray(y))).any()
+    np.testing.assert_array_equal(bce_da(ends, jnp.full(2, y)), [1 if y == 0 else -np.inf, -1 if y == 1 else np.inf])
     assert np.isnan(bce(jnp.array([-0.1, 1.1]), y)).all()
+
+
+def test_the_derivative_of_bce_at_a_soft_label(x64):
+    np.testing.assert_allclose(bce_da(jnp.array([0.25]), jnp.array([0.5])), [-0.5 / 0.25 + 0.5 / 0.75])
+    with pytest.raises(InputError, match="one label per output"):
+        bce_da(jnp.ones(2), jnp.ones(3))
 
 
 def test_decide_is_on_the_score():

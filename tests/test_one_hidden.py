@@ -149,6 +149,8 @@ def test_what_is_refused():
         gradient_descent(params, x, y, alpha=1.0, iterations=1, version=4)
     with pytest.raises(ConfigError, match="iterations is 0"):
         gradient_descent(params, x, y, alpha=1.0, iterations=0)
+    with pytest.raises(InputError, match="alpha is 0"):
+        gradient_descent(params, x, y, alpha=0, iterations=1)
     for version in VERSIONS.values():
         with pytest.raises(InputError, match=r"x has shape \(3, 5\): expected \(3, 3\)"):
             version.forward(params, x.T, "tanh")

@@ -93,6 +93,10 @@ def test_shapes_are_checked(solve):
         solve(jnp.ones(4), jnp.ones(4))
 
 
+def test_features_of_zero_get_the_weight_0():
+    np.testing.assert_array_equal(ista(jnp.zeros((4, 2)), jnp.ones(4), 0.1), 0)
+
+
 def test_penalties_are_not_negative():
     with pytest.raises(InputError, match=r"l1 is -0\.1"):
         ista(jnp.ones((4, 2)), jnp.ones(4), -0.1)
@@ -131,7 +135,7 @@ def test_the_limit(product):
 
 @pytest.mark.parametrize(("alpha", "l2"), [(-0.1, 1.0), (0.1, -1.0), (float("nan"), 1.0)])
 def test_decay_refuses(alpha, l2):
-    with pytest.raises(InputError, match="expected numbers ≥ 0"):
+    with pytest.raises(InputError, match="expected a finite number ≥ 0"):
         decay_factor(alpha, l2)
 
 

@@ -88,10 +88,10 @@ def test_the_reduced_form_overflows_nowhere(dtype, x64):
 def test_two_classes_and_a_logistic_unit(positive, x64):
     rng = np.random.default_rng(positive)
     x, W, b = rng.normal(size=(6, 3)), rng.normal(size=(3, 2)), rng.normal(size=2)
-    unit = forms.softmax_as_logistic(W, b, positive)
+    w, bias = forms.softmax_as_logistic(W, b, positive)
     p = probabilities(x @ W + b)[:, positive]
-    np.testing.assert_allclose(1 / (1 + np.exp(-(x @ unit.w + unit.b))), p, rtol=1e-12)
-    W2, b2 = map(np.asarray, forms.logistic_as_softmax(unit.w, unit.b, positive))
+    np.testing.assert_allclose(1 / (1 + np.exp(-(x @ w + bias))), p, rtol=1e-12)
+    W2, b2 = map(np.asarray, forms.logistic_as_softmax(w, bias, positive))
     np.testing.assert_allclose(probabilities(x @ W2 + b2)[:, positive], p, rtol=1e-12)
     assert not np.any(W2[:, 1 - positive])
 

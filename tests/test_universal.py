@@ -12,16 +12,15 @@ import pytest
 
 import mlpjax
 from mlpjax import ConfigError, InputError, Layer
+from mlpjax.perceptron import perceptron_predict
 from mlpjax.toys import gate
 from mlpjax.universal import (
     AND,
     OR,
     OR_NOT_AND,
-    fire,
     linear_pieces,
     modulus_of_continuity,
     step_approximator,
-    tent,
     tent_network,
     xor_network,
     xor_projection,
@@ -33,9 +32,9 @@ predict = jax.jit(mlpjax.predict)
 def test_the_gates():
     x, xor = gate("xor_gate")
     for unit, name in ((AND, "and_gate"), (OR, "or_gate")):
-        np.testing.assert_array_equal(fire(unit, x), gate(name)[1])
-    np.testing.assert_array_equal(fire(OR_NOT_AND, xor_projection(x)), xor)
-    assert float(fire(AND, [[0.75, 0.75]])[0]) == 1  # T(0) = 1
+        np.testing.assert_array_equal(perceptron_predict(unit, x), gate(name)[1])
+    np.testing.assert_array_equal(perceptron_predict(OR_NOT_AND, xor_projection(x)), xor)
+    assert float(perceptron_predict(AND, [[0.75, 0.75]])[0]) == 1  # T(0) = 1
 
 
 @pytest.mark.parametrize(("sharpness", "error"), [(None, 0.5), (20, 1e-4), (1000, 1e-12)])
@@ -89,7 +88,6 @@ def test_the_modulus_of_continuity():
 
 def test_the_tents(x64):
     x = np.linspace(0, 1, 33)
-    np.testing.assert_allclose(tent(x), 1 - np.abs(2 * x - 1), atol=1e-15)
     expected = x
     for depth in range(1, 5):
         expected = 1 - np.abs(2 * expected - 1)

@@ -5,7 +5,6 @@ Oracles are NumPy's: the formulas written out, and central differences. Where J 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,65 +18,14 @@ import mlpjax
 from mlpjax.cases import labels
 from mlpjax.claims import Claim, agree, equal, holds, printed
 from mlpjax.layers import AffineCache, affine_backward, affine_forward
-from mlpjax.passes import RULES, Cache, Pass, activation_backward, output_backward, run_backward, run_pass
+from mlpjax.lecture._deep import M, Net, differences, draw, traced
+from mlpjax.passes import RULES, Cache, Pass, activation_backward, output_backward, run_backward
 from mlpjax.softmax_forms import cross_entropy_dyhat, softmax_vjp
-
-M = 9
-"""The examples of every check here: no width is 9, so that axes cannot be taken for each other."""
-
-
-def _draw(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng([seed, *shape]).normal(size=shape)
-
-
-def _differences(J: Callable[[np.ndarray], float], at: np.ndarray, h: float = 1e-5) -> np.ndarray:
-    """∂J/∂v by central differences, of the shape of v."""
-    slopes = np.empty(at.shape)
-    for index in np.ndindex(at.shape):
-        step = np.zeros(at.shape)
-        step[index] = h
-        slopes[index] = (J(at + step) - J(at - step)) / (2 * h)
-    return slopes
-
-
-class _Net:
-    """3 inputs, 5 tanh units, 4 sigmoid units, 2 outputs, ½ squared error; the formulas in NumPy beside it."""
-
-    config = mlpjax.Config(sizes=(3, 5, 4, 2), activation=("tanh", "sigmoid"), head="regression")
-
-    def __init__(self) -> None:
-        self.x, self.y = _draw(M, 3), _draw(M, 2)
-        self.W = [_draw(3, 5), _draw(5, 4), _draw(4, 2)]
-        self.b = [_draw(5), _draw(4), _draw(2)]
-        self.params = tuple(mlpjax.Layer(jnp.asarray(W), jnp.asarray(b)) for W, b in zip(self.W, self.b, strict=True))
-        self.batch = mlpjax.Batch(self.x, self.y)
-        self.z1 = self.x @ self.W[0] + self.b[0]
-
-    def forward_from(self, z1: np.ndarray) -> tuple[np.ndarray, ...]:
-        """A[1], Z[2], A[2] and Z[3] from Z[1]."""
-        a1 = np.tanh(z1)
-        z2 = a1 @ self.W[1] + self.b[1]
-        a2 = expit(z2)
-        return a1, z2, a2, a2 @ self.W[2] + self.b[2]
-
-    def losses(self, z1: np.ndarray) -> np.ndarray:
-        """Lᵢ from Z[1]."""
-        return np.sum((self.forward_from(z1)[-1] - self.y) ** 2, axis=1) / 2
-
-    def run(self) -> Pass:
-        """The forward pass of the package."""
-        return run_pass(self.config, self.params, (), self.batch, True, None)
-
-
-@functools.cache
-def _traced() -> tuple[_Net, mlpjax.Trace]:
-    net = _Net()
-    return net, mlpjax.trace(net.config, net.params, (), net.batch)
 
 
 def deep_diagram_2layer() -> tuple[Claim, ...]:
     """The glass box of a network with one hidden layer shows every arrow of the diagram, with its value."""
-    W1, b1, W2, b2, x, y = _draw(3, 5), _draw(5), _draw(5, 2), _draw(2), _draw(M, 3), _draw(M, 2)
+    W1, b1, W2, b2, x, y = draw(3, 5), draw(5), draw(5, 2), draw(2), draw(M, 3), draw(M, 2)
     config = mlpjax.Config(sizes=(3, 5, 2), activation="tanh", head="regression")
     seen = mlpjax.trace(config, (mlpjax.Layer(W1, b1), mlpjax.Layer(W2, b2)), (), mlpjax.Batch(x, y))
     layer, output = seen.hidden[0], seen.output
@@ -94,11 +42,11 @@ def deep_diagram_2layer() -> tuple[Claim, ...]:
 
 def deep_model() -> tuple[Claim, ...]:
     """One layer is logistic regression, two have one hidden layer, three have an activation each: in NumPy."""
-    net = _Net()
-    w, b = _draw(3, 1), _draw(1)
+    net = Net()
+    w, b = draw(3, 1), draw(1)
     one = mlpjax.Config(sizes=(3, 1), head="binary")
     two = mlpjax.Config(sizes=(3, 5, 2), activation="tanh", head="multiclass")
-    hidden, last = net.params[0], mlpjax.Layer(_draw(5, 2), _draw(2))
+    hidden, last = net.params[0], mlpjax.Layer(draw(5, 2), draw(2))
     return (
         agree("L = 1", mlpjax.predict(one, (mlpjax.Layer(w, b),), (), net.x), expit(net.x @ w + b)),
         agree(
@@ -111,14 +59,14 @@ def deep_model() -> tuple[Claim, ...]:
 
 def deep_forward_Z() -> Claim:
     """Z = A W + b, summed index by index."""
-    A, W, b = _draw(M, 3), _draw(3, 5), _draw(5)
+    A, W, b = draw(M, 3), draw(3, 5), draw(5)
     z, _ = affine_forward(jnp.asarray(A), jnp.asarray(W), jnp.asarray(b))
     return agree("Z[l]", z, np.einsum("id,dj->ij", A, W) + b[None, :])
 
 
 def deep_forward_A() -> tuple[Claim, ...]:
     """Each layer takes its own activation of its own Z."""
-    net = _Net()
+    net = Net()
     cache = net.run().cache
     a1, _, a2, _ = net.forward_from(net.z1)
     return agree("A[1], tanh", cache.hidden[1].affine.x, a1), agree("A[2], sigmoid", cache.output.x, a2)
@@ -126,7 +74,7 @@ def deep_forward_A() -> tuple[Claim, ...]:
 
 def deep_cache() -> tuple[Claim, ...]:
     """The cache holds A[l−1], Z[l], W[l], and the backward pass needs no more: it works without the parameters."""
-    net = _Net()
+    net = Net()
     this = net.run()
     a1, z2, _, _ = net.forward_from(net.z1)
     second = this.cache.hidden[1]
@@ -148,25 +96,25 @@ def _tanh_backward(da: Any, z: Any) -> jax.Array:
 @printed("err-hadamard-missing", lambda da, z: da @ (1 / np.cosh(z) ** 2))
 def deep_back_dZ(form: Any = _tanh_backward) -> Claim:
     """dA ⊙ g′(Z) against central differences of Σ dA ⊙ g(Z); as a matrix product it is wrong even where it fits."""
-    da, z = _draw(4, 4), _draw(4, 4, seed=1)
-    return agree("dZ for tanh", form(da, z), _differences(lambda z: np.sum(da * np.tanh(z)), z), tol=1e-8)
+    da, z = draw(4, 4), draw(4, 4, seed=1)
+    return agree("dZ for tanh", form(da, z), differences(lambda z: np.sum(da * np.tanh(z)), z), tol=1e-8)
 
 
 @printed("err-hadamard-missing", lambda dz, W, slope: dz @ (W.T * slope))
 def deep_back_dZ_recursion(form: Any = lambda dz, W, slope: (dz @ W.T) * slope) -> tuple[Claim, ...]:
     """dZ[1] from dZ[2] is what the backward pass finds, and both are ∂J/∂Z[1] by central differences."""
-    net, seen = _traced()
+    net, seen = traced()
     found = seen.hidden[0].dz.value
     again = form(np.asarray(seen.hidden[1].dz.value), net.W[1], 1 / np.cosh(net.z1) ** 2)
     return (
         agree("dZ[1] from dZ[2]", again, found),
-        agree("dZ[1]", found, _differences(lambda z1: net.losses(z1).mean(), net.z1), tol=1e-7),
+        agree("dZ[1]", found, differences(lambda z1: net.losses(z1).mean(), net.z1), tol=1e-7),
     )
 
 
 def _affine() -> tuple[Callable[..., float], tuple[np.ndarray, ...], tuple[jax.Array, ...]]:
     """J(A, W, b) = (1/m) Σᵢ ½∥aᵢ W + b − yᵢ∥², where it is taken, and dA, dW, db of the package there."""
-    y, A, W, b = _draw(M, 5, seed=2), _draw(M, 3), _draw(3, 5), _draw(5)
+    y, A, W, b = draw(M, 5, seed=2), draw(M, 3), draw(3, 5), draw(5)
     dz = (A @ W + b - y) / M
 
     def J(A: np.ndarray, W: np.ndarray, b: np.ndarray) -> float:
@@ -178,24 +126,24 @@ def _affine() -> tuple[Callable[..., float], tuple[np.ndarray, ...], tuple[jax.A
 def deep_back_dW() -> Claim:
     """dW = Aᵀ dZ is ∂J/∂W, by central differences of a quadratic J."""
     J, (A, W, b), (_, dW, _) = _affine()
-    return agree("dW", dW, _differences(lambda W: J(A, W, b), W, 1e-3), tol=1e-10)
+    return agree("dW", dW, differences(lambda W: J(A, W, b), W, 1e-3), tol=1e-10)
 
 
 def deep_back_db() -> Claim:
     """db = Σᵢ dzᵢ is ∂J/∂b, by central differences of a quadratic J."""
     J, (A, W, b), (_, _, db) = _affine()
-    return agree("db", db, _differences(lambda b: J(A, W, b), b, 1e-3), tol=1e-10)
+    return agree("db", db, differences(lambda b: J(A, W, b), b, 1e-3), tol=1e-10)
 
 
 def deep_back_dAprev() -> Claim:
     """dA[l−1] = dZ Wᵀ is ∂J/∂A[l−1], by central differences of a quadratic J."""
     J, (A, W, b), (dA, _, _) = _affine()
-    return agree("dA[l−1]", dA, _differences(lambda A: J(A, W, b), A, 1e-3), tol=1e-10)
+    return agree("dA[l−1]", dA, differences(lambda A: J(A, W, b), A, 1e-3), tol=1e-10)
 
 
 def deep_back_start() -> tuple[Claim, ...]:
     """The head's dZ[L] is the link's derivative times ∂L/∂Ŷ; that is Ŷ − Y for matched pairs, and not for ReLU."""
-    z, off = jnp.asarray(_draw(M, 4)), _draw(M, 4, seed=1)
+    z, off = jnp.asarray(draw(M, 4)), draw(M, 4, seed=1)
     on, one_hot = (off > 0).astype(float), np.eye(4)[np.argmax(off, axis=1)]
     s, yhat, r = expit(z), softmax(z, axis=1), np.maximum(z, 0)
     layer = mlpjax.Layer(jnp.zeros((1, 1)))
@@ -221,13 +169,13 @@ def deep_back_start() -> tuple[Claim, ...]:
 @printed("err-hadamard-softmax", lambda da, yhat: da * yhat * (1 - yhat))
 def deep_back_softmax(form: Any = softmax_vjp) -> tuple[Claim, ...]:
     """ŷ ⊙ (dA − Σ dA ŷ) against the sum over the Jacobian and central differences; ⊙ ŷ(1 − ŷ) is only its diagonal."""
-    da, z = _draw(M, 4), _draw(M, 4, seed=1)
+    da, z = draw(M, 4), draw(M, 4, seed=1)
     yhat = softmax(z, axis=1)
     got = form(jnp.asarray(da), jnp.asarray(yhat))
     jacobian = np.einsum("ic,co->ico", yhat, np.eye(4)) - np.einsum("ic,io->ico", yhat, yhat)
     return (
         agree("the sum over the Jacobian", got, np.einsum("ic,ico->io", da, jacobian)),
-        agree("central differences", got, _differences(lambda z: np.sum(da * softmax(z, axis=1)), z), tol=1e-8),
+        agree("central differences", got, differences(lambda z: np.sum(da * softmax(z, axis=1)), z), tol=1e-8),
     )
 
 
@@ -244,10 +192,10 @@ def deep_backprop_full() -> tuple[Claim, ...]:
 
 def _same_gradients(config: mlpjax.Config) -> Claim:
     params = tuple(
-        mlpjax.Layer(_draw(n_in, n_out), _draw(n_out), slope=_draw(n_out) if name == "prelu" else None)
+        mlpjax.Layer(draw(n_in, n_out), draw(n_out), slope=draw(n_out) if name == "prelu" else None)
         for n_in, n_out, name in zip(config.sizes, config.sizes[1:], (*config.activations, None), strict=False)
     )
-    batch = mlpjax.Batch(_draw(M, 3), labels(config.head, M, config.sizes[-1], np.random.default_rng(0)))
+    batch = mlpjax.Batch(draw(M, 3), labels(config.head, M, config.sizes[-1], np.random.default_rng(0)))
 
     def both(params: Any) -> Any:
         return tuple(f(config, params, (), batch)[1] for f in (mlpjax.backward, mlpjax.autodiff))
@@ -258,12 +206,12 @@ def _same_gradients(config: mlpjax.Config) -> Claim:
 
 def deep_scale_m() -> tuple[Claim, ...]:
     """m dZ is the derivative of Σᵢ Lᵢ, as in the lecture; dW is that of their mean."""
-    net, seen = _traced()
+    net, seen = traced()
     dz, dW = (np.asarray(q.value) for q in (seen.hidden[0].dz, seen.hidden[0].dW))
     return (
-        agree("m dZ[1]", M * dz, _differences(lambda z1: net.losses(z1).sum(), net.z1), tol=1e-7),
+        agree("m dZ[1]", M * dz, differences(lambda z1: net.losses(z1).sum(), net.z1), tol=1e-7),
         agree(
-            "dW[1] of the mean", dW, _differences(lambda W: net.losses(net.x @ W + net.b[0]).mean(), net.W[0]), tol=1e-7
+            "dW[1] of the mean", dW, differences(lambda W: net.losses(net.x @ W + net.b[0]).mean(), net.W[0]), tol=1e-7
         ),
         agree("(1/m) Xᵀ (m dZ[1])", net.x.T @ (M * dz) / M, dW),
     )
@@ -271,7 +219,7 @@ def deep_scale_m() -> tuple[Claim, ...]:
 
 def deep_update() -> tuple[Claim, ...]:
     """Gradient descent takes α dW and α db from W and b of every layer, and J falls."""
-    net = _Net()
+    net = Net()
     grads = run_backward(net.config, net.params, net.run(), RULES).params
     optimizer = optax.sgd(0.1)
     after, _ = mlpjax.apply_update(optimizer, grads, optimizer.init(net.params), net.params)
@@ -290,7 +238,7 @@ def deep_update() -> tuple[Claim, ...]:
 
 def deep_train() -> tuple[Claim, ...]:
     """`fit` goes the same way with our gradients and with autodiff's: 5 epochs of mini-batches; J falls."""
-    net = _Net()
+    net = Net()
     options: Any = {"epochs": 5, "batch_size": 4, "key": jax.random.key(0), "params": net.params, "state": ()}
     providers = (mlpjax.backward, mlpjax.autodiff)
     runs = [mlpjax.fit(net.config, optax.sgd(0.1), net.batch, grad_fn=grad_fn, **options) for grad_fn in providers]

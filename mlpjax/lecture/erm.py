@@ -16,6 +16,7 @@ from mlpjax.config import Config
 from mlpjax.errors import ConfigError
 from mlpjax.heads import HEADS
 from mlpjax.labels import stratified_split
+from mlpjax.landscapes import LANDSCAPES, trajectory
 from mlpjax.loop import epoch_order
 from mlpjax.mlp import autodiff, backward, loss, predict
 from mlpjax.optim import make_optimizer
@@ -225,14 +226,12 @@ def erm_issue_nonconvex() -> tuple[Claim, ...]:
 
 def erm_issue_optimiser() -> tuple[Claim, ...]:
     """In a curved valley, which is not convex, momentum, Nesterov and Adam get further than plain descent."""
-
-    def f(theta: jax.Array) -> jax.Array:  # Rosenbrock's, whose minimum is 0
-        return (1 - theta[0]) ** 2 + 100 * (theta[1] - theta[0] ** 2) ** 2
-
+    valley = LANDSCAPES["rosenbrock"]  # whose minimum is 0
     rates = {"sgd": 1e-3, "momentum": 1e-3, "nesterov": 1e-3, "adam": 5e-2}
-    start = jnp.array([-1.2, 1.0])
-    ends = {name: float(f(_run(make_optimizer(name, rate), f, start, 500))) for name, rate in rates.items()}
-    saddle = np.linalg.eigvalsh(np.asarray(jax.hessian(f)(jnp.array([0.0, 1.0]))))[0]
+    ends = {
+        name: float(valley.f(trajectory(valley, make_optimizer(name, rate), 500)[-1])) for name, rate in rates.items()
+    }
+    saddle = np.linalg.eigvalsh(np.asarray(valley.ddf(jnp.array([0.0, 1.0]))))[0]
     return (
         holds("not convex: a negative curvature", saddle < 0, float(saddle)),
         *[holds(f"{name} ends below sgd", ends[name] < ends["sgd"] / 2, f"{ends[name]:.3g} against {ends['sgd']:.3g}")
@@ -289,15 +288,6 @@ def _largest_gap(f: Callable[..., jax.Array], a: jax.Array, b: jax.Array, y: jax
     """The largest `convexity_gap` in z of an example."""
     of_all = jax.jit(f)
     return max(convexity_gap(lambda z, i=i: np.asarray(of_all(z, y))[i], a, b) for i in range(len(y)))  # type: ignore[misc]
-
-
-def _run(optimizer: optax.GradientTransformation, f: Callable[..., Any], theta: jax.Array, steps: int) -> jax.Array:
-    def step(carry: Any, _: None) -> tuple[Any, None]:
-        theta, state = carry
-        updates, state = optimizer.update(jax.grad(f)(theta), state, theta)
-        return (optax.apply_updates(theta, updates), state), None
-
-    return jax.lax.scan(step, (theta, optimizer.init(theta)), length=steps)[0][0]
 
 
 def _flops(case: Any, function: Callable[..., Any]) -> float:

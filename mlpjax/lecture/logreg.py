@@ -16,9 +16,10 @@ import mlpjax
 from mlpjax import logistic
 from mlpjax.activations import binary_step, sigmoid
 from mlpjax.claims import Claim, agree, equal, holds, printed
-from mlpjax.heads import sigmoid_cross_entropy, softmax_cross_entropy, squared_error, target_matrix
+from mlpjax.heads import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from mlpjax.logistic_unit import bce, decide, glm_step, predict, score
 from mlpjax.perceptron import Perceptron, perceptron_predict, perceptron_step
+from mlpjax.targets import target_matrix
 
 
 def formula(w: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -16,8 +16,9 @@ from mlpjax import one_hidden_descent, toys, universal
 from mlpjax.claims import Claim, agree, equal, holds, printed
 from mlpjax.config import Config
 from mlpjax.parameters import Batch, Layer, Params
+from mlpjax.perceptron import perceptron_predict
 from mlpjax.separability import margin_of, separate
-from mlpjax.universal import fire, linear_pieces, modulus_of_continuity, step_approximator
+from mlpjax.universal import linear_pieces, modulus_of_continuity, step_approximator
 
 _compiled_predict = jax.jit(mlpjax.predict)
 
@@ -35,11 +36,11 @@ def _predict(config: Config, params: Params, x: Any) -> Any:
 
 def mlp1_xor_and() -> Claim:
     """The first hidden unit of XOR, w = (1, 1), b = −1½, is the gate AND."""
-    return equal("truth table", fire(universal.AND, toys.gate("and_gate")[0]), [0, 0, 0, 1])
+    return equal("truth table", perceptron_predict(universal.AND, toys.gate("and_gate")[0]), [0, 0, 0, 1])
 
 
-@printed("err-list-dash", lambda x: -fire(universal.OR, x))
-def mlp1_xor_or(form: Callable[[Any], Any] = lambda x: fire(universal.OR, x)) -> Claim:
+@printed("err-list-dash", lambda x: -perceptron_predict(universal.OR, x))
+def mlp1_xor_or(form: Callable[[Any], Any] = lambda x: perceptron_predict(universal.OR, x)) -> Claim:
     """The second, w = (1, 1), b = −½, is the gate OR; no minus stands before it."""
     return equal("truth table", form(toys.gate("or_gate")[0]), [0, 1, 1, 1])
 
@@ -52,7 +53,9 @@ def mlp1_xor_output() -> tuple[Claim, ...]:
     yhat = _predict(smooth, smooth_params, x)
     return (
         equal("by 2-2-1 threshold units", mlpjax.decide(config, _predict(config, params, x)), y),
-        equal("by the output unit on AND and OR", fire(universal.OR_NOT_AND, universal.xor_projection(x)), y),
+        equal(
+            "by the output unit on AND and OR", perceptron_predict(universal.OR_NOT_AND, universal.xor_projection(x)), y
+        ),
         holds("by sigmoid units", np.abs(yhat[:, 0] - y).max() < 1e-4, float(np.abs(yhat[:, 0] - y).max())),
     )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -17,88 +15,25 @@ from mlpjax import counting, one_hidden
 from mlpjax.activations import sigmoid_derivative, tanh_derivative
 from mlpjax.claims import Claim, agree, equal, holds, printed
 from mlpjax.config import Config
+from mlpjax.lecture._one_hidden import Case, M, all_examples, by_hand, drawn, one_example
 from mlpjax.logistic_unit import bce_da
 from mlpjax.one_hidden import Forward, Gradients
-from mlpjax.parameters import Batch, Layer, Params
-
-M = 5
-
-
-class Case(NamedTuple):
-    """A network 3-4-2 of tanh units, examples, and what a version finds, the gradients of the oracle beside it."""
-
-    params: Params
-    x: Any
-    y: Any
-    forward: Forward
-    found: Gradients
-    auto: dict[str, Any]
-
+from mlpjax.parameters import Batch, Params
 
 Form = Callable[[Case], Any]
 
 
-def _drawn() -> tuple[Params, Any, Any]:
-    rng: Any = np.random.default_rng(3)
-    W1, b1, W2, b2 = (rng.normal(scale=0.7, size=shape) for shape in ((3, 4), 4, (4, 2), 2))
-    return (Layer(W1, b1), Layer(W2, b2)), rng.normal(size=(M, 3)), rng.integers(0, 2, (M, 2)) * 1.0
-
-
-@jax.jit
-def _oracle(params: Params, x: jax.Array, y: jax.Array) -> dict[str, Any]:
-    """∂J/∂v of every v, J written with log; something added to a node, 0, has the node's derivative."""
-    (W1, b1), (W2, b2) = (layer[:2] for layer in params)
-    at = {"W1": W1, "b1": b1, "W2": W2, "b2": b2}
-    at |= {name: jnp.zeros((len(x), n)) for name, n in (("z1", 4), ("a1", 4), ("z2", 2), ("a2", 2))}
-
-    def J(v: dict[str, Any]) -> jax.Array:
-        a1 = jnp.tanh(x @ v["W1"] + v["b1"][None, :] + v["z1"]) + v["a1"]
-        a2 = 1 / (1 + jnp.exp(-(a1 @ v["W2"] + v["b2"][None, :] + v["z2"]))) + v["a2"]
-        return -jnp.sum(y * jnp.log(a2) + (1 - y) * jnp.log(1 - a2)) / len(x)
-
-    return jax.grad(J)(at)
-
-
-def _one() -> Case:
-    """Version 2 on one example, in which a label is 0 and the other 1."""
-    params, x, y = _drawn()
-    i = int(np.flatnonzero(y.sum(axis=1) == 1)[0])
-    x, y = x[i : i + 1], y[i : i + 1]
-    forward = one_hidden.forward_example(params, x)
-    return Case(params, x, y, forward, one_hidden.backward_example(params, x, y, forward), _oracle(params, x, y))
-
-
-def _all() -> Case:
-    """Version 3 on all examples."""
-    params, x, y = _drawn()
-    forward = one_hidden.forward_v3(params, x)
-    return Case(params, x, y, forward, one_hidden.backward_v3(params, x, y, forward), _oracle(params, x, y))
-
-
-def _by_hand(params: Params, x: Any) -> list[Any]:
-    """z¹, a¹, z², a² by Python numbers."""
-    rows = []
-    for x_i in x.tolist():
-        z1 = [sum(u * w for u, w in zip(x_i, column, strict=True)) for column in params[0].W.T.tolist()]
-        z1 = [z + b for z, b in zip(z1, params[0].b.tolist(), strict=True)]  # type: ignore[union-attr]
-        a1 = [math.tanh(z) for z in z1]
-        z2 = [sum(u * w for u, w in zip(a1, column, strict=True)) for column in params[1].W.T.tolist()]
-        z2 = [z + b for z, b in zip(z2, params[1].b.tolist(), strict=True)]  # type: ignore[union-attr]
-        rows.append((z1, a1, z2, [1 / (1 + math.exp(-z)) for z in z2]))
-    return [np.array(value) for value in zip(*rows, strict=True)]
-
-
 def mlp1_v1_forward_1() -> tuple[Claim, ...]:
     """Version 1, hidden layer: each unit of each example by itself."""
-    params, x, _ = _drawn()
-    forward, (z1, a1, _, _) = one_hidden.forward_v1(params, x), _by_hand(params, x)
+    params, x, _ = drawn()
+    forward, (z1, a1, _, _) = one_hidden.forward_v1(params, x), by_hand(params, x)
     return agree("z¹ by Python numbers", forward.z1, z1), agree("a¹ = tanh z¹", forward.a1, a1)
 
 
 def mlp1_v1_forward_2() -> tuple[Claim, ...]:
     """Version 1, output layer."""
-    params, x, _ = _drawn()
-    forward, (_, _, z2, a2) = one_hidden.forward_v1(params, x), _by_hand(params, x)
+    params, x, _ = drawn()
+    forward, (_, _, z2, a2) = one_hidden.forward_v1(params, x), by_hand(params, x)
     return agree("z² by Python numbers", forward.z2, z2), agree("a² = σ(z²)", forward.a2, a2)
 
 
@@ -108,7 +43,7 @@ def _rows(params: Params, x: Any) -> Forward:
 
 def mlp1_v2_forward_1() -> tuple[Claim, ...]:
     """Version 2, hidden layer: a row vector times W¹; one after the other or by jax.vmap."""
-    params, x, _ = _drawn()
+    params, x, _ = drawn()
     forward, z1 = one_hidden.forward_v2(params, x), x @ params[0].W + params[0].b
     return (
         agree("z¹", forward.z1, z1),
@@ -119,8 +54,8 @@ def mlp1_v2_forward_1() -> tuple[Claim, ...]:
 
 def mlp1_v2_forward_2() -> tuple[Claim, ...]:
     """Version 2, output layer: a row vector times W²."""
-    params, x, _ = _drawn()
-    forward, (_, a1, _, a2) = one_hidden.forward_v2(params, x), _by_hand(params, x)
+    params, x, _ = drawn()
+    forward, (_, a1, _, a2) = one_hidden.forward_v2(params, x), by_hand(params, x)
     return (
         agree("z²", forward.z2, a1 @ params[1].W + params[1].b),
         agree("a² = σ(z²)", forward.a2, a2),
@@ -132,7 +67,7 @@ def mlp1_v2_forward_2() -> tuple[Claim, ...]:
 @printed("err-list-dash", lambda case: -bce_da(case.forward.a2, case.y))
 def mlp1_v2_back_da2(form: Form = lambda case: bce_da(case.forward.a2, case.y)) -> tuple[Claim, ...]:
     """∂L/∂a² = −(y/a − (1 − y)/(1 − a)), for a label 0 and a label 1."""
-    case, a = _one(), np.array([[0.3]])
+    case, a = one_example(), np.array([[0.3]])
     at_zero = case._replace(y=np.zeros((1, 1)), forward=Forward(None, None, None, a))
     return (
         agree("against jax.grad", form(case), case.auto["a2"]),
@@ -142,35 +77,35 @@ def mlp1_v2_back_da2(form: Form = lambda case: bce_da(case.forward.a2, case.y)) 
 
 def mlp1_v2_back_dz2() -> tuple[Claim, ...]:
     """∂L/∂z² = ∂L/∂a² ⊙ σ′(z²), which is a² − y."""
-    case = _one()
+    case = one_example()
     product = bce_da(case.forward.a2, case.y) * sigmoid_derivative(case.forward.z2)
     return agree("against jax.grad", case.found.dz2, case.auto["z2"]), agree("as the product", case.found.dz2, product)
 
 
 def mlp1_v2_back_dW2() -> tuple[Claim, ...]:
     """∂L/∂W² = a¹ᵀ ∂L/∂z²: a column times a row."""
-    case = _one()
+    case = one_example()
     outer = np.outer(case.forward.a1, case.found.dz2)
     return agree("against jax.grad", case.found.dW2, case.auto["W2"]), agree("np.outer", case.found.dW2, outer)
 
 
 def mlp1_v2_back_db2() -> Claim:
     """∂L/∂b² = ∂L/∂z²."""
-    case = _one()
+    case = one_example()
     return agree("against jax.grad", case.found.db2, case.auto["b2"])
 
 
 @printed("err-v2-wT-shape", lambda case: case.found.dz2 @ np.reshape(case.params[1].W[0], (1, 2)).T)
 def mlp1_v2_back_da1(form: Form = lambda case: case.found.da1) -> Claim:
     """∂L/∂a¹ = ∂L/∂z² W²ᵀ with W²ᵀ of shape (n_2, n_1); of the shape (1, n_2)ᵀ it gives one number."""
-    case = _one()
+    case = one_example()
     return agree("against jax.grad with respect to a¹", form(case), case.auto["a1"])
 
 
 @printed("err-v2-dz1-garbled", lambda case: case.found.da1 * case.forward.a1 * case.forward.z1)
 def mlp1_v2_back_dz1(form: Form = lambda case: case.found.dz1) -> tuple[Claim, ...]:
     """∂L/∂z¹ = ∂L/∂a¹ ⊙ g′(z¹)."""
-    case = _one()
+    case = one_example()
     return (
         agree("against jax.grad with respect to z¹", form(case), case.auto["z1"]),
         agree("with 1 − tanh²", form(case), case.auto["a1"] * (1 - np.tanh(case.forward.z1) ** 2)),
@@ -179,28 +114,28 @@ def mlp1_v2_back_dz1(form: Form = lambda case: case.found.dz1) -> tuple[Claim, .
 
 def mlp1_v2_back_dW1() -> tuple[Claim, ...]:
     """∂L/∂W¹ = a⁰ᵀ ∂L/∂z¹, a⁰ being x."""
-    case = _one()
+    case = one_example()
     outer = np.outer(case.x, case.auto["z1"])
     return agree("against jax.grad", case.found.dW1, case.auto["W1"]), agree("np.outer", case.found.dW1, outer)
 
 
 def mlp1_v2_back_db1() -> Claim:
     """∂L/∂b¹ = ∂L/∂z¹."""
-    case = _one()
+    case = one_example()
     return agree("against jax.grad", case.found.db1, case.auto["b1"])
 
 
 def mlp1_v3_forward_1() -> tuple[Claim, ...]:
     """Version 3, hidden layer: all rows at once are the rows of version 2, each on its own."""
-    params, x, _ = _drawn()
-    forward, (z1, a1, _, _) = one_hidden.forward_v3(params, x), _by_hand(params, x)
+    params, x, _ = drawn()
+    forward, (z1, a1, _, _) = one_hidden.forward_v3(params, x), by_hand(params, x)
     return agree("Z¹ by Python numbers", forward.z1, z1), agree("A¹ = tanh Z¹", forward.a1, a1)
 
 
 def mlp1_v3_forward_2() -> tuple[Claim, ...]:
     """Version 3, output layer; the same as `mlpjax.forward`."""
-    params, x, _ = _drawn()
-    forward, (_, _, z2, a2) = one_hidden.forward_v3(params, x), _by_hand(params, x)
+    params, x, _ = drawn()
+    forward, (_, _, z2, a2) = one_hidden.forward_v3(params, x), by_hand(params, x)
     z, _ = mlpjax.forward(Config(sizes=(3, 4, 2), activation="tanh", head="multilabel"), params, (), x)
     return (
         agree("Z² by Python numbers", forward.z2, z2),
@@ -211,7 +146,7 @@ def mlp1_v3_forward_2() -> tuple[Claim, ...]:
 
 def mlp1_v3_layout() -> tuple[Claim, ...]:
     """Rows are examples: another order of rows gives that order of outputs, and the transpose is refused."""
-    params, x, _ = _drawn()
+    params, x, _ = drawn()
     order = np.array([3, 0, 4, 1, 2])
     a2 = np.asarray(one_hidden.forward_v3(params, x).a2)
     try:
@@ -229,7 +164,7 @@ def mlp1_v3_layout() -> tuple[Claim, ...]:
 @printed("err-L-vs-J", lambda case: np.asarray(case.forward.a2 - case.y) / M)
 def mlp1_v3_back_dZ2(form: Form = lambda case: case.found.dz2) -> tuple[Claim, ...]:
     """dZ² = A² − Y is per example, m ∂J/∂Z²; and it sums over outputs, of which some libraries take the mean."""
-    case = _all()
+    case = all_examples()
     mean = jax.jit(jax.grad(lambda z: optax.sigmoid_binary_cross_entropy(z, case.y).mean()))(case.forward.z2)
     return (
         agree("m · jax.grad of J with respect to Z²", form(case), M * case.auto["z2"]),
@@ -240,13 +175,13 @@ def mlp1_v3_back_dZ2(form: Form = lambda case: case.found.dz2) -> tuple[Claim, .
 @printed("err-double-mean", lambda case: case.forward.a1.T @ (case.found.dz2 / M) / M)
 def mlp1_v3_back_dW2(form: Form = lambda case: case.found.dW2) -> Claim:
     """dW² = (1/m) A¹ᵀ dZ²: the 1/m comes in here, once."""
-    case = _all()
+    case = all_examples()
     return agree("against jax.grad of J", form(case), case.auto["W2"])
 
 
 def mlp1_v3_back_db2() -> tuple[Claim, ...]:
     """db² = (1/m) Σᵢ dZ²[i], in the shape of b²."""
-    case = _all()
+    case = all_examples()
     mean = np.mean(case.forward.a2 - case.y, axis=0)
     return agree("against jax.grad of J", case.found.db2, case.auto["b2"]), agree(
         "mean of A² − Y", case.found.db2, mean
@@ -255,13 +190,13 @@ def mlp1_v3_back_db2() -> tuple[Claim, ...]:
 
 def mlp1_v3_back_dA1() -> Claim:
     """dA¹ = dZ² W²ᵀ, per example."""
-    case = _all()
+    case = all_examples()
     return agree("m · jax.grad of J with respect to A¹", case.found.da1, M * case.auto["a1"])
 
 
 def mlp1_v3_back_dZ1() -> tuple[Claim, ...]:
     """dZ¹ = dA¹ ⊙ g′(Z¹), per example."""
-    case = _all()
+    case = all_examples()
     product = M * case.auto["a1"] * tanh_derivative(case.forward.z1)
     return (
         agree("m · jax.grad of J with respect to Z¹", case.found.dz1, M * case.auto["z1"]),
@@ -271,19 +206,19 @@ def mlp1_v3_back_dZ1() -> tuple[Claim, ...]:
 
 def mlp1_v3_back_dW1() -> Claim:
     """dW¹ = (1/m) Xᵀ dZ¹."""
-    case = _all()
+    case = all_examples()
     return agree("against jax.grad of J", case.found.dW1, case.auto["W1"])
 
 
 def mlp1_v3_back_db1() -> Claim:
     """db¹ = (1/m) Σᵢ dZ¹[i]."""
-    case = _all()
+    case = all_examples()
     return agree("against jax.grad of J", case.found.db1, case.auto["b1"])
 
 
 def mlp1_v123_equal() -> tuple[Claim, ...]:
     """The three versions are one function, and its dW, db those of `mlpjax.backward`."""
-    params, x, y = _drawn()
+    params, x, y = drawn()
     results = []
     for version in one_hidden.VERSIONS.values():
         forward = version.forward(params, x, "tanh")
@@ -305,7 +240,7 @@ def mlp1_vectorisation_speed() -> tuple[Claim, ...]:
     products, multiplications = {}, {}
     for version in (2, 3):
         for m in (5, 50):
-            params, x, y = _drawn()
+            params, x, y = drawn()
             x, y = np.tile(x, (m // M, 1)), np.tile(y, (m // M, 1))
             counts = counting.count_operations(partial(_both_passes, version), params, x, y)
             products[version, m], multiplications[version, m] = counts["dot_general"], counts["multiplications"]

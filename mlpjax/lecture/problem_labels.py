@@ -17,7 +17,8 @@ from mlpjax.cases import network
 from mlpjax.claims import Claim, agree, equal, holds, printed
 from mlpjax.heads import sigmoid_cross_entropy, sigmoid_cross_entropy_dz
 from mlpjax.likelihood import bernoulli_logpmf
-from mlpjax.multilabel import label_dyhat, label_scores, multilabel_steps
+from mlpjax.logistic_unit import bce_da
+from mlpjax.multilabel import label_scores, multilabel_steps
 
 
 def _scores(m: int = 4) -> tuple[Any, Any]:
@@ -66,33 +67,37 @@ def prob_ml_loss(form: Any = sigmoid_cross_entropy) -> tuple[Claim, ...]:
 
 def _example() -> tuple[Any, ...]:
     """The arguments of `multilabel_steps`: 3 inputs, 4 hidden units, 2 labels."""
-    rng = np.random.default_rng(0)
-    shapes = ((3,), (3, 4), (4,), (4, 2), (2,))
-    return (*(rng.normal(size=shape) for shape in shapes), np.array([1.0, 0.0]))
+    rng: Any = np.random.default_rng(0)
+    x, W1, b1, W2, b2 = (rng.normal(size=shape) for shape in ((3,), (3, 4), (4,), (4, 2), (2,)))
+    return (mlpjax.Layer(W1, b1), mlpjax.Layer(W2, b2)), x, np.array([1.0, 0.0])
 
 
 def _network() -> tuple[Any, ...]:
     """The arguments of `mlpjax.autodiff` for the same example."""
-    x, W1, b1, W2, b2, y = _example()
+    params, x, y = _example()
     config = mlpjax.Config(sizes=(3, 4, 2), activation="sigmoid", head="multilabel")
-    params = (mlpjax.Layer(W=jnp.asarray(W1), b=b1), mlpjax.Layer(W=jnp.asarray(W2), b=b2))
-    return config, params, (), mlpjax.Batch(x[None, :], y[None, :])
+    return config, jax.tree.map(jnp.asarray, params), (), mlpjax.Batch(x[None, :], y[None, :])
 
 
-@printed("err-ml-bias", lambda x, W1, b1, W2, b2, y: multilabel_steps(x, W1, 0 * b1, W2, 0 * b2, y))
+def _without_b(params: mlpjax.Params, x: Any, y: Any) -> Any:
+    return multilabel_steps(tuple(layer._replace(b=0 * layer.b) for layer in params), x, y)
+
+
+@printed("err-ml-bias", _without_b)
 def prob_ml_forward_hidden(form: Any = multilabel_steps) -> tuple[Claim, ...]:
     """z_h = Σ_i w_ih x_i + b_h and a_h = σ(z_h), unit by unit; the slide leaves b out."""
-    x, W1, b1, *rest = _example()
+    params, x, y = _example()
+    W1, b1 = params[0][:2]
     z = [sum(float(W1[i, h] * x[i]) for i in range(3)) + float(b1[h]) for h in range(4)]
-    steps = form(x, W1, b1, *rest)
+    steps = form(params, x, y)
     return agree("z_h", steps.z_h, z), agree("a_h", steps.a_h, [1 / (1 + math.exp(-z_h)) for z_h in z])
 
 
-@printed("err-ml-bias", lambda x, W1, b1, W2, b2, y: multilabel_steps(x, W1, 0 * b1, W2, 0 * b2, y))
+@printed("err-ml-bias", _without_b)
 def prob_ml_forward_out(form: Any = multilabel_steps) -> tuple[Claim, ...]:
     """z_o = Σ_h w_ho a_h + b_o and ŷ_o = σ(z_o): what the network predicts; the slide leaves b out."""
-    example = _example()
-    steps, (W2, b2) = form(*example), example[3:5]
+    params, x, y = _example()
+    steps, (W2, b2) = form(params, x, y), params[1][:2]
     z = [sum(float(W2[h, o] * steps.a_h[h]) for h in range(4)) + float(b2[o]) for o in range(2)]
     *network_of_it, batch = _network()
     yhat = jax.jit(mlpjax.predict)(*network_of_it, batch.x)[0]
@@ -101,7 +106,8 @@ def prob_ml_forward_out(form: Any = multilabel_steps) -> tuple[Claim, ...]:
 
 def prob_ml_back_chain() -> Claim:
     """∂L/∂w_ho is the product of three derivatives, each taken by jax alone."""
-    steps, (*_, W2, b2, y) = multilabel_steps(*_example()), _example()
+    params, x, y = _example()
+    steps, (W2, b2) = multilabel_steps(params, x, y), params[1][:2]
     dyhat = jax.jit(jax.grad(lambda yhat: -jnp.sum(y * jnp.log(yhat) + (1 - y) * jnp.log(1 - yhat))))(steps.yhat)
     slope = jax.jit(jax.grad(lambda z: jnp.sum(1 / (1 + jnp.exp(-z)))))(steps.z_o)
     dz_dw = jax.jit(jax.jacobian(lambda W2: steps.a_h @ W2 + b2))(W2)
@@ -111,7 +117,7 @@ def prob_ml_back_chain() -> Claim:
 def prob_ml_back_dyhat() -> tuple[Claim, ...]:
     """∂L/∂ŷ_o in its two forms, against the derivative of −log P(y_o)."""
     yhat, y = _logistic(_scores()[0]), _scores()[1]
-    dyhat = label_dyhat(yhat, y)
+    dyhat = bce_da(yhat, y)
     return (
         agree("against (ŷ − y)/(ŷ(1 − ŷ))", dyhat, (yhat - y) / (yhat * (1 - yhat))),
         agree("against jax.grad", dyhat, jax.jit(jax.grad(lambda p: -jnp.sum(bernoulli_logpmf(y, p))))(yhat)),
@@ -133,7 +139,7 @@ def prob_ml_back_dz() -> tuple[Claim, ...]:
     z, y = _scores()
     dz = sigmoid_cross_entropy_dz(z, y)
     return (
-        agree("against ∂L/∂ŷ · ∂ŷ/∂z", dz, label_dyhat(sigmoid(z), y) * sigmoid_derivative(z)),
+        agree("against ∂L/∂ŷ · ∂ŷ/∂z", dz, bce_da(sigmoid(z), y) * sigmoid_derivative(z)),
         agree("against ŷ − y", dz, _logistic(z) - y),
         agree("against jax.grad", dz, jax.jit(jax.grad(lambda z: jnp.sum(sigmoid_cross_entropy(z, y))))(z)),
     )
@@ -141,9 +147,9 @@ def prob_ml_back_dz() -> tuple[Claim, ...]:
 
 def prob_ml_back_dzdw() -> tuple[Claim, ...]:
     """∂z_o/∂w_ho = a_h, and 0 with respect to the weights of another output."""
-    x, W1, b1, W2, b2, y = _example()
-    jacobian = jax.jit(jax.jacobian(lambda W2: multilabel_steps(x, W1, b1, W2, b2, y).z_o))(W2)
-    a_h = multilabel_steps(x, W1, b1, W2, b2, y).dz_dw
+    (hidden, output), x, y = _example()
+    jacobian = jax.jit(jax.jacobian(lambda W: multilabel_steps((hidden, output._replace(W=W)), x, y).z_o))(output.W)
+    a_h = multilabel_steps((hidden, output), x, y).dz_dw
     return (
         agree("its own weights", jacobian[0, :, 0], a_h),
         agree("another output's weights", jacobian[0, :, 1], np.zeros(4)),
@@ -162,8 +168,8 @@ def prob_ml_back_dW2() -> tuple[Claim, ...]:
 
 def prob_ml_back_dW1() -> tuple[Claim, ...]:
     """∂L/∂w_ih = Σ_o (ŷ_o − y_o) w_ho a_h(1 − a_h) x_i."""
-    x, _, _, W2, _, y = _example()
-    steps = multilabel_steps(*_example())
+    params, x, y = _example()
+    steps, W2 = multilabel_steps(params, x, y), params[1].W
     back = [sum(float((steps.yhat[o] - y[o]) * W2[h, o]) for o in range(2)) for h in range(4)]
     return (
         agree("against the slide's sum", steps.dW1, np.outer(x, back * np.asarray(steps.a_h * (1 - steps.a_h)))),

@@ -15,7 +15,7 @@ from mlpjax import toys
 from mlpjax.activations import sigmoid
 from mlpjax.cases import network
 from mlpjax.claims import Claim, agree, equal, holds, printed
-from mlpjax.heads import softmax, softmax_cross_entropy, softmax_cross_entropy_dz, target_matrix
+from mlpjax.heads import softmax, softmax_cross_entropy, softmax_cross_entropy_dz
 from mlpjax.layers import affine_forward
 from mlpjax.softmax_forms import (
     log_odds,
@@ -25,6 +25,7 @@ from mlpjax.softmax_forms import (
     softmax_as_logistic,
     softmax_reduced,
 )
+from mlpjax.targets import target_matrix
 
 
 def _rows() -> tuple[Any, Any, Any]:
@@ -173,10 +174,10 @@ def prob_mc_k2_p1() -> tuple[Claim, ...]:
     """Two classes: P(1) = σ((w₁ − w₂)·x + b₁ − b₂); either class can be the positive one."""
     x, W, b = _two()
     p = _probabilities(x @ W + b)
-    unit, other = softmax_as_logistic(W, b), softmax_as_logistic(W, b, positive=1)
+    (w, bias), (w_other, b_other) = softmax_as_logistic(W, b), softmax_as_logistic(W, b, positive=1)
     return (
-        agree("P(1)", sigmoid(x @ unit.w + unit.b), p[:, 0]),
-        agree("P(2), as the positive class", sigmoid(x @ other.w + other.b), p[:, 1]),
+        agree("P(1)", sigmoid(x @ w + bias), p[:, 0]),
+        agree("P(2), as the positive class", sigmoid(x @ w_other + b_other), p[:, 1]),
     )
 
 
@@ -204,10 +205,10 @@ def prob_mc_k2_training() -> tuple[Claim, ...]:
     _, grads = backward(two, (mlpjax.Layer(jnp.asarray(W), b),), (), mlpjax.Batch(x, y))
     # class 0 is the positive one
     _, unit = backward(one, (mlpjax.Layer(jnp.asarray(w[:, None]), bias[None]),), (), mlpjax.Batch(x, 1 - y))
-    after = softmax_as_logistic(W - 0.1 * grads[0].W, b - 0.1 * grads[0].b)
+    w_after, b_after = softmax_as_logistic(W - 0.1 * grads[0].W, b - 0.1 * grads[0].b)
     return (
-        agree("w₁ − w₂ after the step", after.w, w - 0.2 * unit[0].W[:, 0]),
-        agree("b₁ − b₂ after the step", after.b, bias - 0.2 * unit[0].b[0]),
+        agree("w₁ − w₂ after the step", w_after, w - 0.2 * unit[0].W[:, 0]),
+        agree("b₁ − b₂ after the step", b_after, bias - 0.2 * unit[0].b[0]),
     )
 
 

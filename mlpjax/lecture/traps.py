@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.activations import binary_step, elu, relu, sigmoid, tanh
+from mlpjax.activations import binary_step, relu, sigmoid, tanh
 from mlpjax.cases import make_case
 from mlpjax.claims import Claim, agree, equal, holds
 from mlpjax.config import Config
+from mlpjax.exponential import elu
 from mlpjax.heads import HEADS, sigmoid_cross_entropy, softmax, softmax_cross_entropy, squared_error
 from mlpjax.layers import batch_norm_forward
 from mlpjax.mlp import autodiff, backward
