@@ -65,7 +65,7 @@ def all_examples() -> Case:
 
 
 def by_hand(params: Params, x: Any) -> list[Any]:
-    """z¹, a¹, z², a² by Python numbers."""
+    """z[1], a[1], z[2], a[2] by Python numbers."""
     rows = []
     for x_i in x.tolist():
         z1 = [sum(u * w for u, w in zip(x_i, column, strict=True)) for column in params[0].W.T.tolist()]

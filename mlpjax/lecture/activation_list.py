@@ -108,7 +108,7 @@ def act_leaky_deriv(form: Any = leaky_relu_derivative) -> tuple[Claim, ...]:
 
 
 def act_leaky_dying() -> tuple[Claim, ...]:
-    """With a bias of −10 all units are off: ReLU's stay so, leaky ones come back and fit the data."""
+    """With a bias of −10 all units are off: ReLU's stay so; some leaky ones come back, and J falls below a tenth."""
     dead, back = dying_relu("relu", steps=200), dying_relu("leaky_relu", steps=6000)
     return (
         equal("ReLU: share of dead units, at every step", dead.dead, np.ones(201)),

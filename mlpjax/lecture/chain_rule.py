@@ -43,7 +43,7 @@ def chain_two_var() -> tuple[Claim, ...]:
 
 
 def chain_ex_composite() -> Claim:
-    """p = sin(z₁) z₂ with z₁ = x₁x₂, z₂ = x₁ + x₂²: x₁ reaches p on two ways, and they add up."""
+    """p = sin(z₁) z₂ with z₁ = x₁x₂, z₂ = x₁ + x₂²: x₁ reaches p in two ways, which add up."""
     inner = [lambda x1, x2: x1 * x2, lambda x1, x2: x1 + x2**2]
     slope = chain_rule(
         [lambda z1, z2: np.cos(z1) * z2, lambda z1, z2: np.sin(z1)], inner, [lambda x1, x2: x2, lambda x1, x2: 1.0]
@@ -162,7 +162,7 @@ def chain_ex1_nonconvex() -> tuple[Claim, ...]:
 
 
 def chain_ex1_saturation() -> tuple[Claim, ...]:
-    """A unit that is sure and wrong (z = 10, y = 0) learns nothing by least squares, and fast by cross-entropy."""
+    """A unit that is sure and wrong (z = 10, y = 0) learns next to nothing by least squares, fast by cross-entropy."""
     squared = backward_unit(forward_unit(1.0, 10.0, 0.0, 0.0)).dz
     entropy = sigmoid_cross_entropy_dz(jnp.full((1, 1), 10.0), jnp.zeros((1, 1)))[0, 0]
     a = 1 / (1 + math.exp(-10))

@@ -18,7 +18,7 @@ from mlpjax.parameters import Layer
 
 
 def _drawn() -> tuple[Any, ...]:
-    """x, y, W¹, b¹, W², b² with 3-4-2 units."""
+    """x, y, W[1], b[1], W[2], b[2] with 3-4-2 units."""
     rng = np.random.default_rng(1)
     return tuple(rng.normal(size=shape) for shape in (3, 2, (3, 4), 4, (4, 2), 2))
 
@@ -46,13 +46,13 @@ def _network_gradient(at: dict[str, jax.Array], y: jax.Array) -> dict[str, jax.A
 
 
 def chain_ex2_forward() -> tuple[Claim, ...]:
-    """The sums of the slide, index by index, are the matrix form x W¹ + b¹, σ, a W² + b²."""
+    """The sums of the slide, index by index, are the matrix form x W[1] + b[1], σ, a W[2] + b[2]."""
     cache, (x, _, W1, b1, W2, b2) = _network()[0], _drawn()
     z1 = [sum(x[i] * W1[i, j] for i in range(3)) + b1[j] for j in range(4)]
     a1 = [1 / (1 + math.exp(-z)) for z in z1]
     return (
-        agree("z¹ by loops", cache.z1, z1),
-        agree("a¹ by loops", cache.a1, a1),
+        agree("z[1] by loops", cache.z1, z1),
+        agree("a[1] by loops", cache.a1, a1),
         agree("ŷ as a matrix product", cache.yhat, np.array(a1) @ W2 + b2),
     )
 
@@ -73,44 +73,44 @@ def chain_ex2_dyhat() -> Claim:
 
 
 def chain_ex2_dW2() -> tuple[Claim, ...]:
-    """∂L/∂w_jk² = (ŷ_k − y_k) a_j: an outer product, in the shape of W²."""
+    """∂L/∂w_jk[2] = (ŷ_k − y_k) a_j: an outer product, in the shape of W[2]."""
     cache, grads, auto = _network()
     return agree("against jax.grad", grads.dW2, auto["W2"]), equal("shape", grads.dW2.shape, cache.W2.shape)
 
 
 def chain_ex2_db2() -> Claim:
-    """∂L/∂b_k² = ŷ_k − y_k."""
+    """∂L/∂b_k[2] = ŷ_k − y_k."""
     _, grads, auto = _network()
     return agree("against jax.grad", grads.db2, auto["b2"])
 
 
 def chain_ex2_da1() -> Claim:
-    """∂L/∂a_j = Σ_k (ŷ_k − y_k) w_jk²: the hidden unit hears of every output."""
+    """∂L/∂a_j = Σ_k (ŷ_k − y_k) w_jk[2]: the hidden unit hears of every output."""
     _, grads, auto = _network()
-    return agree("against jax.grad with respect to a¹", grads.da1, auto["a1"])
+    return agree("against jax.grad with respect to a[1]", grads.da1, auto["a1"])
 
 
 @printed("err-missing-layer-index", lambda cache, grads: grads.da1 * sigmoid_derivative(cache.yhat))
 def chain_ex2_dz1(form: Any = lambda cache, grads: grads.dz1) -> Claim:
-    """∂L/∂z_j¹ = ∂L/∂a_j σ′(z_j¹), the z of the hidden layer and not that of the output."""
+    """∂L/∂z_j[1] = ∂L/∂a_j σ′(z_j[1]), the z of the hidden layer and not that of the output."""
     cache, grads, auto = _network()
-    return agree("against jax.grad with respect to z¹", form(cache, grads), auto["z1"])
+    return agree("against jax.grad with respect to z[1]", form(cache, grads), auto["z1"])
 
 
 def chain_ex2_dW1() -> Claim:
-    """∂L/∂w_ij¹ = x_i ∂L/∂z_j¹."""
+    """∂L/∂w_ij[1] = x_i ∂L/∂z_j[1]."""
     _, grads, auto = _network()
     return agree("against jax.grad", grads.dW1, auto["W1"])
 
 
 def chain_ex2_db1() -> Claim:
-    """∂L/∂b_j¹ = ∂L/∂z_j¹."""
+    """∂L/∂b_j[1] = ∂L/∂z_j[1]."""
     _, grads, auto = _network()
     return agree("against jax.grad", grads.db1, auto["b1"])
 
 
 def chain_ex2_dx() -> tuple[Claim, ...]:
-    """∂L/∂x_i = Σ_j ∂L/∂z_j w_ij¹: the same recursion one layer further, down to the data."""
+    """∂L/∂x_i = Σ_j ∂L/∂z_j w_ij[1]: the same recursion one layer further, down to the data."""
     cache, grads, auto = _network()
     return agree("against jax.grad", grads.dx, auto["x"]), equal("shape", grads.dx.shape, cache.x.shape)
 
@@ -125,7 +125,7 @@ def chain_ex2_paths() -> tuple[Claim, ...]:
         agree("w₁₁: paths against back-propagation", sum(p.product for p in from_w11), grads.dW1[0, 0]),
         agree("x₂: paths against back-propagation", sum(p.product for p in from_x2), grads.dx[1]),
         equal("2 paths from w₁₁, 4 · 2 from x₂", [len(from_w11), len(from_x2)], [2, counting.count_paths((3, 4, 2))]),
-        agree("without σ: an entry of W¹W²", sum(p.product for p in to_output), (cache.W1 @ cache.W2)[1, 0]),
+        agree("without σ: an entry of W[1] W[2]", sum(p.product for p in to_output), (cache.W1 @ cache.W2)[1, 0]),
     )
 
 
@@ -137,7 +137,5 @@ def chain_comp_graph_def() -> tuple[Claim, ...]:
     return (
         equal("nodes that nothing leads to: x, W and b", len(starts - ends), 3 + 3 * 4 + 4 + 4 * 2 + 2),
         equal("nodes that lead nowhere", sorted(ends - starts), ["L"]),
-        equal(
-            "z₂¹ is computed from", reads, sorted(["b1[2]", *(f"{v}]" for i in "123" for v in (f"x[{i}", f"W1[{i},2"))])
-        ),
+        equal("z₂[1] reads", reads, sorted(["b1[2]", *(f"{v}]" for i in "123" for v in (f"x[{i}", f"W1[{i},2"))])),
     )

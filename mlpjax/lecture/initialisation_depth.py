@@ -67,7 +67,7 @@ def init_small_w() -> tuple[Claim, ...]:
 
 
 def init_deep_linear() -> tuple[Claim, ...]:
-    """Identity activations and b = 0: Ŷ = X W1 W2 … WL."""
+    """Identity activations and b = 0: Ŷ = X W[1] W[2] … W[L]."""
     rng: Any = np.random.default_rng(0)
     x = rng.normal(size=(5, 3))
     weights = [rng.normal(size=shape) for shape in ((3, 4), (4, 6), (6, 2))]
@@ -150,7 +150,7 @@ def init_lecun(draw: Any = lambda shape: lecun_normal(jax.random.key(0), shape, 
 
 
 def init_he() -> tuple[Claim, ...]:
-    """Var(w) = 2/n for ReLU, as E[relu(z)²] = ½ Var(z): the scale is kept over depth, where 1/n loses half a layer."""
+    """Var(w) = 2/n for ReLU, as E[relu(z)²] = ½ Var(z): the scale is kept; 1/n loses half in each layer."""
     key = jax.random.key(0)
     he, lecun = (signal_std(_DEEP, "relu", WEIGHT_VARIANCES[v], key).activations for v in ("2/n", "1/n"))
     W = he_normal(key, (192, 64), jnp.float64)

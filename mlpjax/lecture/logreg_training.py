@@ -138,7 +138,7 @@ def logreg_back_db() -> tuple[Claim, ...]:
 
 
 def logreg_update_t() -> tuple[Claim, ...]:
-    """θ^[t] = θ^[t−1] − α ∂J/∂θ at θ^[t−1], for t = 1, 2, 3."""
+    """θ[t] = θ[t−1] − α ∂J/∂θ at θ[t−1], for t = 1, 2, 3."""
     w, b, x, y = logreg_case()
     x_, y_, theta = np.asarray(x), np.asarray(y), np.append(w, b)
     costs = []
@@ -148,7 +148,7 @@ def logreg_update_t() -> tuple[Claim, ...]:
         error = special.expit(z) - y_
         theta = theta - ALPHA * np.append(x_.T @ error, error.sum()) / len(x_)
     fit = logistic.gradient_descent(x, y, alpha=ALPHA, epochs=3, start=(w, b))
-    return agree("θ^[3]", np.append(fit.w, fit.b), theta), agree("J at t = 0, 1, 2", fit.costs[:3], costs)
+    return agree("θ[3]", np.append(fit.w, fit.b), theta), agree("J at t = 0, 1, 2", fit.costs[:3], costs)
 
 
 def _drawn_arrays(seed: int) -> tuple[Any, Any, float]:

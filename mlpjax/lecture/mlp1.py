@@ -50,27 +50,27 @@ def mlp1_diagram_lr() -> tuple[Claim, ...]:
 
 
 def mlp1_notation() -> tuple[Claim, ...]:
-    """a⁰ = x, W^l leads from layer l − 1 to layer l, and ŷ = a^L."""
+    """a[0] = x, W[l] leads from layer l − 1 to layer l, and ŷ = a[L]."""
     config = Config(sizes=(3, 4, 1), activation="sigmoid", head="binary")
     params, x, _ = _training_case()
     a = x
     for W, b in (layer[:2] for layer in params):
         a = 1 / (1 + np.exp(-(a @ np.asarray(W) + np.asarray(b))))
     return (
-        equal("W^l is (n^(l−1), n^l)", [layer.W.shape for layer in params], [(3, 4), (4, 1)]),
-        agree("ŷ = a²", jax.jit(mlpjax.predict)(config, params, (), x), a),
+        equal("W[l] is (n_{l−1}, n_l)", [layer.W.shape for layer in params], [(3, 4), (4, 1)]),
+        agree("ŷ = a[2]", jax.jit(mlpjax.predict)(config, params, (), x), a),
     )
 
 
 def mlp1_example_341() -> tuple[Claim, ...]:
-    """n⁰ = 3, n¹ = 4, n² = 1."""
+    """n_0 = 3, n_1 = 4, n_2 = 1."""
     params, state = _shapes_of(Config(sizes=(3, 4, 1), head="binary"))
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     return holds("shapes", shapes == [(3, 4), (4,), (4, 1), (1,)], shapes), equal("no state", len(state), 0)
 
 
 def mlp1_param_shapes() -> tuple[Claim, ...]:
-    """θ = {W¹, b¹, W², b²}; b is stored as (n,), and adding it as the slide's row (1, n) is the same."""
+    """θ = {W[1], b[1], W[2], b[2]}; b is stored as (n,), and adding it as the slide's row (1, n) is the same."""
     params, _ = _shapes_of(Config(sizes=(3, 4, 2), head="regression"))
     (hidden, _), x, _ = _training_case()
     z, _ = affine_forward(x, hidden.W, hidden.b)
@@ -118,8 +118,8 @@ def mlp1_gd_algorithm() -> tuple[Claim, ...]:
         found, costs = one_hidden_descent.gradient_descent(params, x, y, alpha=0.5, iterations=5, version=version)
         claims += [
             agree(f"version {version}: J of 5 iterations", costs, reports),
-            agree(f"version {version}: W¹ after them", found[0].W, fitted.params[0].W),
-            agree(f"version {version}: b² after them", found[1].b, fitted.params[1].b),
+            agree(f"version {version}: W[1] after them", found[0].W, fitted.params[0].W),
+            agree(f"version {version}: b[2] after them", found[1].b, fitted.params[1].b),
         ]
     return *claims, holds("the cost falls", np.all(np.diff(reports) < 0), f"{reports[0]:.3f} to {reports[-1]:.3f}")
 
@@ -133,7 +133,7 @@ def mlp1_update() -> tuple[Claim, ...]:
     optimizer = optax.sgd(0.3)
     theirs, _ = mlpjax.apply_update(optimizer, tree, optimizer.init(params), params)
     return (
-        agree("W¹ by hand", ours[0].W, params[0].W - 0.3 * grads.dW1),
+        agree("W[1] by hand", ours[0].W, params[0].W - 0.3 * grads.dW1),
         *(
             agree(f"{v}{l + 1}, optax.sgd", getattr(ours[l], v), getattr(theirs[l], v))
             for l in (0, 1)

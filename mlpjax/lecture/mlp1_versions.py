@@ -27,14 +27,14 @@ def mlp1_v1_forward_1() -> tuple[Claim, ...]:
     """Version 1, hidden layer: each unit of each example by itself."""
     params, x, _ = drawn()
     forward, (z1, a1, _, _) = one_hidden.forward_v1(params, x), by_hand(params, x)
-    return agree("z¹ by Python numbers", forward.z1, z1), agree("a¹ = tanh z¹", forward.a1, a1)
+    return agree("z[1] by Python numbers", forward.z1, z1), agree("a[1] = tanh z[1]", forward.a1, a1)
 
 
 def mlp1_v1_forward_2() -> tuple[Claim, ...]:
     """Version 1, output layer."""
     params, x, _ = drawn()
     forward, (_, _, z2, a2) = one_hidden.forward_v1(params, x), by_hand(params, x)
-    return agree("z² by Python numbers", forward.z2, z2), agree("a² = σ(z²)", forward.a2, a2)
+    return agree("z[2] by Python numbers", forward.z2, z2), agree("a[2] = σ(z[2])", forward.a2, a2)
 
 
 def _rows(params: Params, x: Any) -> Forward:
@@ -42,23 +42,23 @@ def _rows(params: Params, x: Any) -> Forward:
 
 
 def mlp1_v2_forward_1() -> tuple[Claim, ...]:
-    """Version 2, hidden layer: a row vector times W¹; one after the other or by jax.vmap."""
+    """Version 2, hidden layer: a row vector times W[1]; one after the other or by jax.vmap."""
     params, x, _ = drawn()
     forward, z1 = one_hidden.forward_v2(params, x), x @ params[0].W + params[0].b
     return (
-        agree("z¹", forward.z1, z1),
-        agree("a¹ = tanh z¹", forward.a1, np.tanh(z1)),
+        agree("z[1]", forward.z1, z1),
+        agree("a[1] = tanh z[1]", forward.a1, np.tanh(z1)),
         agree("jax.vmap of one example", _rows(params, x).a1[:, 0], np.tanh(z1)),
     )
 
 
 def mlp1_v2_forward_2() -> tuple[Claim, ...]:
-    """Version 2, output layer: a row vector times W²."""
+    """Version 2, output layer: a row vector times W[2]."""
     params, x, _ = drawn()
     forward, (_, a1, _, a2) = one_hidden.forward_v2(params, x), by_hand(params, x)
     return (
-        agree("z²", forward.z2, a1 @ params[1].W + params[1].b),
-        agree("a² = σ(z²)", forward.a2, a2),
+        agree("z[2]", forward.z2, a1 @ params[1].W + params[1].b),
+        agree("a[2] = σ(z[2])", forward.a2, a2),
         agree("jax.vmap of one example", _rows(params, x).a2[:, 0], a2),
     )
 
@@ -66,7 +66,7 @@ def mlp1_v2_forward_2() -> tuple[Claim, ...]:
 @printed("err-v2-da-sign", lambda case: -(case.y / case.forward.a2 + (1 - case.y) / (1 - case.forward.a2)))
 @printed("err-list-dash", lambda case: -bce_da(case.forward.a2, case.y))
 def mlp1_v2_back_da2(form: Form = lambda case: bce_da(case.forward.a2, case.y)) -> tuple[Claim, ...]:
-    """∂L/∂a² = −(y/a − (1 − y)/(1 − a)), for a label 0 and a label 1."""
+    """∂L/∂a[2] = −(y/a − (1 − y)/(1 − a)), for a label 0 and a label 1."""
     case, a = one_example(), np.array([[0.3]])
     at_zero = case._replace(y=np.zeros((1, 1)), forward=Forward(None, None, None, a))
     return (
@@ -76,51 +76,51 @@ def mlp1_v2_back_da2(form: Form = lambda case: bce_da(case.forward.a2, case.y)) 
 
 
 def mlp1_v2_back_dz2() -> tuple[Claim, ...]:
-    """∂L/∂z² = ∂L/∂a² ⊙ σ′(z²), which is a² − y."""
+    """∂L/∂z[2] = ∂L/∂a[2] ⊙ σ′(z[2]), which is a[2] − y."""
     case = one_example()
     product = bce_da(case.forward.a2, case.y) * sigmoid_derivative(case.forward.z2)
     return agree("against jax.grad", case.found.dz2, case.auto["z2"]), agree("as the product", case.found.dz2, product)
 
 
 def mlp1_v2_back_dW2() -> tuple[Claim, ...]:
-    """∂L/∂W² = a¹ᵀ ∂L/∂z²: a column times a row."""
+    """∂L/∂W[2] = a[1]ᵀ ∂L/∂z[2]: a column times a row."""
     case = one_example()
     outer = np.outer(case.forward.a1, case.found.dz2)
     return agree("against jax.grad", case.found.dW2, case.auto["W2"]), agree("np.outer", case.found.dW2, outer)
 
 
 def mlp1_v2_back_db2() -> Claim:
-    """∂L/∂b² = ∂L/∂z²."""
+    """∂L/∂b[2] = ∂L/∂z[2]."""
     case = one_example()
     return agree("against jax.grad", case.found.db2, case.auto["b2"])
 
 
 @printed("err-v2-wT-shape", lambda case: case.found.dz2 @ np.reshape(case.params[1].W[0], (1, 2)).T)
 def mlp1_v2_back_da1(form: Form = lambda case: case.found.da1) -> Claim:
-    """∂L/∂a¹ = ∂L/∂z² W²ᵀ with W²ᵀ of shape (n_2, n_1); of the shape (1, n_2)ᵀ it gives one number."""
+    """∂L/∂a[1] = ∂L/∂z[2] W[2]ᵀ with W[2]ᵀ of shape (n_2, n_1); of the shape (1, n_2)ᵀ it gives one number."""
     case = one_example()
-    return agree("against jax.grad with respect to a¹", form(case), case.auto["a1"])
+    return agree("against jax.grad with respect to a[1]", form(case), case.auto["a1"])
 
 
 @printed("err-v2-dz1-garbled", lambda case: case.found.da1 * case.forward.a1 * case.forward.z1)
 def mlp1_v2_back_dz1(form: Form = lambda case: case.found.dz1) -> tuple[Claim, ...]:
-    """∂L/∂z¹ = ∂L/∂a¹ ⊙ g′(z¹)."""
+    """∂L/∂z[1] = ∂L/∂a[1] ⊙ g′(z[1])."""
     case = one_example()
     return (
-        agree("against jax.grad with respect to z¹", form(case), case.auto["z1"]),
+        agree("against jax.grad with respect to z[1]", form(case), case.auto["z1"]),
         agree("with 1 − tanh²", form(case), case.auto["a1"] * (1 - np.tanh(case.forward.z1) ** 2)),
     )
 
 
 def mlp1_v2_back_dW1() -> tuple[Claim, ...]:
-    """∂L/∂W¹ = a⁰ᵀ ∂L/∂z¹, a⁰ being x."""
+    """∂L/∂W[1] = a[0]ᵀ ∂L/∂z[1], a[0] being x."""
     case = one_example()
     outer = np.outer(case.x, case.auto["z1"])
     return agree("against jax.grad", case.found.dW1, case.auto["W1"]), agree("np.outer", case.found.dW1, outer)
 
 
 def mlp1_v2_back_db1() -> Claim:
-    """∂L/∂b¹ = ∂L/∂z¹."""
+    """∂L/∂b[1] = ∂L/∂z[1]."""
     case = one_example()
     return agree("against jax.grad", case.found.db1, case.auto["b1"])
 
@@ -129,7 +129,7 @@ def mlp1_v3_forward_1() -> tuple[Claim, ...]:
     """Version 3, hidden layer: all rows at once are the rows of version 2, each on its own."""
     params, x, _ = drawn()
     forward, (z1, a1, _, _) = one_hidden.forward_v3(params, x), by_hand(params, x)
-    return agree("Z¹ by Python numbers", forward.z1, z1), agree("A¹ = tanh Z¹", forward.a1, a1)
+    return agree("Z[1] by Python numbers", forward.z1, z1), agree("A[1] = tanh Z[1]", forward.a1, a1)
 
 
 def mlp1_v3_forward_2() -> tuple[Claim, ...]:
@@ -138,8 +138,8 @@ def mlp1_v3_forward_2() -> tuple[Claim, ...]:
     forward, (_, _, z2, a2) = one_hidden.forward_v3(params, x), by_hand(params, x)
     z, _ = mlpjax.forward(Config(sizes=(3, 4, 2), activation="tanh", head="multilabel"), params, (), x)
     return (
-        agree("Z² by Python numbers", forward.z2, z2),
-        agree("A² = σ(Z²)", forward.a2, a2),
+        agree("Z[2] by Python numbers", forward.z2, z2),
+        agree("A[2] = σ(Z[2])", forward.a2, a2),
         agree("mlpjax.forward", z, z2),
     )
 
@@ -156,62 +156,62 @@ def mlp1_v3_layout() -> tuple[Claim, ...]:
         refused = str(error)
     return (
         agree("permuted examples", one_hidden.forward_v3(params, x[order]).a2, a2[order]),
-        equal("shape (m, n²)", a2.shape, (M, 2)),
+        equal("shape (m, n_2)", a2.shape, (M, 2)),
         holds("features first", "(3, 5)" in refused, refused),
     )
 
 
 @printed("err-L-vs-J", lambda case: np.asarray(case.forward.a2 - case.y) / M)
 def mlp1_v3_back_dZ2(form: Form = lambda case: case.found.dz2) -> tuple[Claim, ...]:
-    """dZ² = A² − Y is per example, m ∂J/∂Z²; and it sums over outputs, of which some libraries take the mean."""
+    """dZ[2] = A[2] − Y is per example, m ∂J/∂Z[2]; and it sums over outputs, of which some libraries take the mean."""
     case = all_examples()
     mean = jax.jit(jax.grad(lambda z: optax.sigmoid_binary_cross_entropy(z, case.y).mean()))(case.forward.z2)
     return (
-        agree("m · jax.grad of J with respect to Z²", form(case), M * case.auto["z2"]),
+        agree("m · jax.grad of J with respect to Z[2]", form(case), M * case.auto["z2"]),
         agree("m · n_2 · the gradient of the mean over both", form(case), M * 2 * mean),
     )
 
 
 @printed("err-double-mean", lambda case: case.forward.a1.T @ (case.found.dz2 / M) / M)
 def mlp1_v3_back_dW2(form: Form = lambda case: case.found.dW2) -> Claim:
-    """dW² = (1/m) A¹ᵀ dZ²: the 1/m comes in here, once."""
+    """dW[2] = (1/m) A[1]ᵀ dZ[2]: the 1/m comes in here, once."""
     case = all_examples()
     return agree("against jax.grad of J", form(case), case.auto["W2"])
 
 
 def mlp1_v3_back_db2() -> tuple[Claim, ...]:
-    """db² = (1/m) Σᵢ dZ²[i], in the shape of b²."""
+    """db[2] = (1/m) Σᵢ dZ[2], in the shape of b[2]."""
     case = all_examples()
     mean = np.mean(case.forward.a2 - case.y, axis=0)
     return agree("against jax.grad of J", case.found.db2, case.auto["b2"]), agree(
-        "mean of A² − Y", case.found.db2, mean
+        "mean of A[2] − Y", case.found.db2, mean
     )
 
 
 def mlp1_v3_back_dA1() -> Claim:
-    """dA¹ = dZ² W²ᵀ, per example."""
+    """dA[1] = dZ[2] W[2]ᵀ, per example."""
     case = all_examples()
-    return agree("m · jax.grad of J with respect to A¹", case.found.da1, M * case.auto["a1"])
+    return agree("m · jax.grad of J with respect to A[1]", case.found.da1, M * case.auto["a1"])
 
 
 def mlp1_v3_back_dZ1() -> tuple[Claim, ...]:
-    """dZ¹ = dA¹ ⊙ g′(Z¹), per example."""
+    """dZ[1] = dA[1] ⊙ g′(Z[1]), per example."""
     case = all_examples()
     product = M * case.auto["a1"] * tanh_derivative(case.forward.z1)
     return (
-        agree("m · jax.grad of J with respect to Z¹", case.found.dz1, M * case.auto["z1"]),
+        agree("m · jax.grad of J with respect to Z[1]", case.found.dz1, M * case.auto["z1"]),
         agree("as the product", case.found.dz1, product),
     )
 
 
 def mlp1_v3_back_dW1() -> Claim:
-    """dW¹ = (1/m) Xᵀ dZ¹."""
+    """dW[1] = (1/m) Xᵀ dZ[1]."""
     case = all_examples()
     return agree("against jax.grad of J", case.found.dW1, case.auto["W1"])
 
 
 def mlp1_v3_back_db1() -> Claim:
-    """db¹ = (1/m) Σᵢ dZ¹[i]."""
+    """db[1] = (1/m) Σᵢ dZ[1]."""
     case = all_examples()
     return agree("against jax.grad of J", case.found.db1, case.auto["b1"])
 
@@ -230,8 +230,8 @@ def mlp1_v123_equal() -> tuple[Claim, ...]:
     return (
         *(agree(f"{name}: 2 against 1", two, one) for name, one, two in zip(names, *results[:2], strict=True)),
         *(agree(f"{name}: 3 against 1", three, one) for name, one, three in zip(names, *results[::2], strict=True)),
-        agree("mlpjax.backward, dW¹", first.W, grads.dW1),
-        agree("mlpjax.backward, db²", second.b, grads.db2),
+        agree("mlpjax.backward, dW[1]", first.W, grads.dW1),
+        agree("mlpjax.backward, db[2]", second.b, grads.db2),
     )
 
 

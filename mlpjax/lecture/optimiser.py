@@ -18,7 +18,7 @@ BETA = 0.9
 
 
 def opt_gd() -> tuple[Claim, ...]:
-    """Gradient descent: θ^[t] = θ^[t−1] − α dθ^[t−1], on a ravine in closed form and on a network."""
+    """Gradient descent: θ[t] = θ[t−1] − α dθ[t−1], on a ravine in closed form and on a network."""
     path = walk("sgd", ALPHA, ravine)
     config = mlpjax.Config(sizes=(2, 1), head="regression", bias=False)
     params, batch = (
@@ -29,7 +29,7 @@ def opt_gd() -> tuple[Claim, ...]:
     rule = make_optimizer("sgd", ALPHA)
     after, _ = mlpjax.apply_update(rule, grads, rule.init(params), params)
     return (
-        agree("θ^[t] = (1 − αc)ᵗ θ^[0]", path, (1 - ALPHA * CURVATURE) ** np.arange(STEPS + 1)[:, None] * START),
+        agree("θ[t] = (1 − αc)ᵗ θ[0]", path, (1 - ALPHA * CURVATURE) ** np.arange(STEPS + 1)[:, None] * START),
         agree("W of a linear unit: ŷ − y = −3", after[0].W[:, 0], START - ALPHA * -3 * np.array([1.0, 2.0])),
     )
 
@@ -40,13 +40,13 @@ def opt_momentum_v() -> tuple[Claim, ...]:
     V = -np.diff(path, axis=0) / ALPHA
     d = ravine(path[:-1])
     return (
-        agree("V^[1] = (1 − β) dθ^[0]", V[0], (1 - BETA) * d[0]),
-        agree("V^[t] = β V^[t−1] + (1 − β) dθ^[t−1]", V[1:], BETA * V[:-1] + (1 - BETA) * d[1:]),
+        agree("V[1] = (1 − β) dθ[0]", V[0], (1 - BETA) * d[0]),
+        agree("V[t] = β V[t−1] + (1 − β) dθ[t−1]", V[1:], BETA * V[:-1] + (1 - BETA) * d[1:]),
     )
 
 
 def opt_momentum_theta() -> Claim:
-    """θ^[t] = θ^[t−1] − α V^[t], the whole path."""
+    """θ[t] = θ[t−1] − α V[t], the whole path."""
     theta, V = [START], np.zeros(2)
     for _ in range(STEPS):
         V = BETA * V + (1 - BETA) * ravine(theta[-1])
@@ -75,11 +75,11 @@ def opt_momentum_heavyball(form: Callable[..., Any] = lambda alpha, beta: alpha 
 
 
 def opt_momentum_accelerate() -> tuple[Claim, ...]:
-    """Along a constant gradient g, V^[t] = (1 − βᵗ) g grows to g."""
+    """Along a constant gradient g, V[t] = (1 − βᵗ) g grows to g."""
     V = -np.diff(walk("momentum", ALPHA * (1 - BETA), constant), axis=0) / ALPHA
     t = np.arange(1, STEPS + 1)[:, None]
     return (
-        agree("V^[t]", V, (1 - BETA**t) * constant()),
+        agree("V[t]", V, (1 - BETA**t) * constant()),
         agree("V/g at t = 1, 5, 22", (V / constant())[[0, 4, 21], 0], [0.1, 0.40951, 0.901523], tol=1e-6),
     )
 
@@ -90,7 +90,7 @@ def opt_momentum_damp() -> tuple[Claim, ...]:
     t = np.arange(200)[:, None]
     expected = (-1.0) ** t * (1 - BETA) / (1 + BETA) * (1 - (-BETA) ** (t + 1)) * constant()
     return (
-        agree("V^[t] in closed form", V, expected),
+        agree("V[t] in closed form", V, expected),
         agree("∣V∣/g in the end", np.abs(V[-1] / constant()), np.full(2, 1 / 19), tol=1e-6),
     )
 
@@ -100,7 +100,7 @@ def opt_momentum_damp() -> tuple[Claim, ...]:
 def opt_momentum_physics(
     form: Callable[..., Any] = lambda u, g: -(1 - BETA) * u - ALPHA * (1 - BETA) * g,
 ) -> tuple[Claim, ...]:
-    """With u = θ^[t] − θ^[t−1]: friction takes the share 1 − β of the velocity, and −∂L/∂θ accelerates."""
+    """With u = θ[t] − θ[t−1]: friction takes the share 1 − β of the velocity, and −∂L/∂θ accelerates."""
     path = walk("momentum", ALPHA * (1 - BETA), ravine)
     u = np.diff(path, axis=0)
     free = np.diff(walk("momentum", ALPHA, once), axis=0)
@@ -116,8 +116,8 @@ def opt_nag_lookahead() -> tuple[Claim, ...]:
     theta = np.vstack([START, ahead[:-1] - ALPHA * (1 - BETA) * ravine(ahead[:-1])])
     V = -np.diff(theta, axis=0) / ALPHA
     return (
-        agree("point ahead = θ^[t] − αβV^[t]", ahead[1:], theta[1:] - ALPHA * BETA * V),
-        agree("the first is the start, V^[0] being 0", ahead[0], START),
+        agree("point ahead = θ[t] − αβV[t]", ahead[1:], theta[1:] - ALPHA * BETA * V),
+        agree("the first is the start, V[0] being 0", ahead[0], START),
     )
 
 

@@ -23,7 +23,7 @@ def opt_adagrad_notation() -> tuple[Claim, ...]:
     one, other = (walk("adagrad", ALPHA, ravine, start=np.array([2.0, second])) for second in (-1.0, 5.0))
     return (
         agree(
-            "dθ^[t−1], which makes θ^[t], is the gradient at θ^[t−1]", -np.diff(path, axis=0), ALPHA * ravine(path[:-1])
+            "dθ[t−1], which makes θ[t], is the gradient at θ[t−1]", -np.diff(path, axis=0), ALPHA * ravine(path[:-1])
         ),
         equal("θ₁ under AdaGrad, whatever θ₂ is", one[:, 0], other[:, 0]),
     )
@@ -35,13 +35,13 @@ def opt_adagrad_G() -> tuple[Claim, ...]:
     d = ravine(path[:-1])
     G = (ALPHA * d / np.diff(path, axis=0)) ** 2
     return (
-        agree("G^[0] = (dθ^[0])², beside the start value", G[0] - ADAGRAD_START - ADAGRAD_EPS, d[0] ** 2, tol=1e-9),
-        agree("G^[t] − G^[t−1] = (dθ^[t])²", np.diff(G, axis=0), d[1:] ** 2, tol=1e-9),
+        agree("G[0] = (dθ[0])², beside the start value", G[0] - ADAGRAD_START - ADAGRAD_EPS, d[0] ** 2, tol=1e-9),
+        agree("G[t] − G[t−1] = (dθ[t])²", np.diff(G, axis=0), d[1:] ** 2, tol=1e-9),
     )
 
 
 def opt_adagrad_theta() -> Claim:
-    """θ^[t] = θ^[t−1] − α dθ^[t−1]/√(G^[t−1] + ε), with the sum from τ = 0 taken anew at every step."""
+    """θ[t] = θ[t−1] − α dθ[t−1]/√(G[t−1] + ε), with the sum from τ = 0 taken anew at every step."""
     theta = [START]
     for _ in range(STEPS):
         d = ravine(np.stack(theta))
@@ -91,7 +91,7 @@ def opt_adadelta_paper(form: Callable[..., Any] = lambda gradient: _zeiler(gradi
 
 @printed("err-rms-square", lambda S, d: GAMMA * S + (1 - GAMMA) * d)
 def opt_rmsprop(form: Callable[..., Any] = lambda S, d: GAMMA * S + (1 - GAMMA) * d**2) -> Claim:
-    """S^[t] = γS^[t−1] + (1−γ)(dθ^[t])², θ^[t] = θ^[t−1] − α dθ^[t−1]/√(S^[t−1] + ε): the path."""
+    """S[t] = γS[t−1] + (1−γ)(dθ[t])², θ[t] = θ[t−1] − α dθ[t−1]/√(S[t−1] + ε): the path."""
     return agree("the path on the ravine", walk("rmsprop", ALPHA, ravine), _literal_rmsprop(form, ravine))
 
 
@@ -115,7 +115,7 @@ def opt_rmsprop_first_step() -> Claim:
 
 
 def opt_adam_v() -> Claim:
-    """V^[t] = β₁V^[t−1] + (1−β₁) dθ^[t−1] from V^[0] = 0, as the state of the optimiser holds it."""
+    """V[t] = β₁V[t−1] + (1−β₁) dθ[t−1] from V[0] = 0, as the state of the optimiser holds it."""
     path, states = _adam()
     V = np.zeros(2)
     expected = [V := BETA_1 * V + (1 - BETA_1) * ravine(theta) for theta in path[:-1]]
@@ -123,7 +123,7 @@ def opt_adam_v() -> Claim:
 
 
 def opt_adam_s() -> Claim:
-    """S^[t] = β₂S^[t−1] + (1−β₂) dθ^[t−1] ⊙ dθ^[t−1] from S^[0] = 0, as the state of the optimiser holds it."""
+    """S[t] = β₂S[t−1] + (1−β₂) dθ[t−1] ⊙ dθ[t−1] from S[0] = 0, as the state of the optimiser holds it."""
     path, states = _adam()
     S = np.zeros(2)
     expected = [S := BETA_2 * S + (1 - BETA_2) * ravine(theta) ** 2 for theta in path[:-1]]
@@ -186,7 +186,7 @@ def opt_adam_bias(form: Callable[..., Any] = lambda steps: walk("adam", ALPHA, c
 
 @printed("err-rms-index", lambda path: path[max(len(path) - 2, 0)])
 def opt_index_consistency(form: Callable[..., Any] = lambda path: path[-1]) -> tuple[Claim, ...]:
-    """With dθ^[t] = ∂L(θ^[t])/∂θ all the slides mean the gradient at the newest point, and none a stale one."""
+    """With dθ[t] = ∂L(θ[t])/∂θ all the slides mean the gradient at the newest point, and none a stale one."""
 
     def gradient(path: list[np.ndarray]) -> np.ndarray:
         return ravine(form(path))
@@ -212,7 +212,7 @@ def _average(S: Any, d: Any) -> Any:
 
 
 def _literal_rmsprop(average: Callable[..., Any], gradient: Callable[..., Any]) -> np.ndarray:
-    """The slide's recursion, index by index: S^[t] holds dθ^[t], and S^[t−1] divides dθ^[t−1]; S^[−1] = 0."""
+    """The slide's recursion, index by index: S[t] holds dθ[t], and S[t−1] divides dθ[t−1]; S[−1] = 0."""
     theta: list[np.ndarray] = [START]
     d, S = {}, {-1: np.zeros(2)}
     for t in range(1, STEPS + 1):

@@ -111,7 +111,7 @@ def prob_ml_back_chain() -> Claim:
     dyhat = jax.jit(jax.grad(lambda yhat: -jnp.sum(y * jnp.log(yhat) + (1 - y) * jnp.log(1 - yhat))))(steps.yhat)
     slope = jax.jit(jax.grad(lambda z: jnp.sum(1 / (1 + jnp.exp(-z)))))(steps.z_o)
     dz_dw = jax.jit(jax.jacobian(lambda W2: steps.a_h @ W2 + b2))(W2)
-    return agree("dW2", steps.dW2, np.einsum("o,o,oho->ho", dyhat, slope, dz_dw))
+    return agree("dW[2]", steps.dW2, np.einsum("o,o,oho->ho", dyhat, slope, dz_dw))
 
 
 def prob_ml_back_dyhat() -> tuple[Claim, ...]:

@@ -167,7 +167,7 @@ def reg_elastic_net() -> tuple[Claim, ...]:
 
 
 def reg_contours() -> tuple[Claim, ...]:
-    """The ellipses of the squared error touch |β₁| + |β₂| ≤ t at a corner, and the disc at no zero."""
+    """The ellipses of the squared error touch |β₁| + |β₂| ≤ t at a corner, and the disc where no weight is 0."""
     rng: Any = np.random.default_rng(0)
     X = rng.normal(size=(30, 2))
     y = X @ np.array([2.0, 0.3]) + 0.1 * rng.normal(size=30)

@@ -62,7 +62,7 @@ def reg_dropout_train() -> tuple[Claim, ...]:
 
 
 def reg_dropout_default() -> tuple[Claim, ...]:
-    """The lecture's p = 0.5 is for hidden units, not the input; under it, and no other p, all masks are as likely."""
+    """The lecture's p = 0.5 is for hidden units, not the input; only under it are all masks equally likely."""
     half, fifth = (mask_probabilities(all_masks(6), rate) for rate in (0.5, 0.2))
     deeper = Config(sizes=(3, 6, 4, 2), dropout=0.5)
     return (
@@ -75,7 +75,7 @@ def reg_dropout_default() -> tuple[Claim, ...]:
 
 
 def reg_dropout_connections() -> tuple[Claim, ...]:
-    """To drop unit j of an example is to delete column j of W1 and row j of W2 for that example."""
+    """To drop unit j of an example is to delete column j of W[1] and row j of W[2] for that example."""
     batch, params = _batch(), _params()
     found = _trace(_CONFIG, params, (), batch, _key())
     (W1, b1), (W2, b2) = ((np.asarray(layer.W), np.asarray(layer.b)) for layer in params)
@@ -86,8 +86,8 @@ def reg_dropout_connections() -> tuple[Claim, ...]:
     dW2 = np.outer(found.output.a_in.value[0], found.output.dz.value[0])
     return (
         agree("scores against the smaller networks", found.output.z.value, z),
-        equal("rows of dW2 that are 0, one example", np.all(dW2 == 0, axis=1), ~keep[0]),
-        equal("columns of dW1 that are 0", np.all(dW1 == 0, axis=0), ~keep[0]),
+        equal("rows of dW[2] that are 0, one example", np.all(dW2 == 0, axis=1), ~keep[0]),
+        equal("columns of dW[1] that are 0", np.all(dW1 == 0, axis=0), ~keep[0]),
     )
 
 

@@ -55,7 +55,7 @@ def reg_lambda() -> tuple[Claim, ...]:
         refused = str(error)
     return (
         equal("J with λ = 0", J_zero, J),
-        equal("dW1 with λ = 0", grads_zero[0].W, grads[0].W),
+        equal("dW[1] with λ = 0", grads_zero[0].W, grads[0].W),
         holds("l2 = −0.1", "expected a finite number ≥ 0" in refused, refused),
     )
 
@@ -92,9 +92,9 @@ def reg_nn_grad() -> tuple[Claim, ...]:
     _, plain = _backward(_network()[0], params, (), batch)
     _, by_grad = _autodiff(config, params, (), batch)
     return (
-        agree("d′W1", grads[0].W, plain[0].W + _LAMBDA / _M * params[0].W),
-        agree("d′W2 against jax.grad", grads[1].W, by_grad[1].W),
-        agree("db1 has no penalty", grads[0].b, plain[0].b),
+        agree("d′W[1]", grads[0].W, plain[0].W + _LAMBDA / _M * params[0].W),
+        agree("d′W[2] against jax.grad", grads[1].W, by_grad[1].W),
+        agree("db[1] has no penalty", grads[0].b, plain[0].b),
     )
 
 

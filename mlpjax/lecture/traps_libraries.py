@@ -47,7 +47,7 @@ def trap_optax_adagrad() -> tuple[Claim, ...]:
 
 
 def trap_optax_adam() -> tuple[Claim, ...]:
-    """optax's Adam always corrects the bias; without it a step t is √(1 − β₂ᵗ)/(1 − β₁ᵗ) times shorter or longer."""
+    """optax's Adam always corrects the bias; without it step t is (1 − β₁ᵗ)/√(1 − β₂ᵗ) times as long."""
     grads, (b1, b2), t = np.array([1.0, 2.0, -0.5]), (0.9, 0.999), np.arange(1, 4)
     V, S, plain = 0.0, 0.0, []
     for g in grads:
