@@ -43,6 +43,7 @@ def test_the_default_networks_are_all_activations_with_all_heads_and_all_pairs()
         ), pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [36, 71])
 def test_the_audit_of_this_package_passes(number):
     """A few of the networks that ``mlpjax audit`` looks at, ∂J/∂x included."""
@@ -126,6 +127,7 @@ SOME = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_a_mistake_is_named_with_the_formula_that_was_meant(name):
     fault = FAULTS[name]

@@ -47,6 +47,7 @@ def audit(case, grad_f, dtype):
     return mlpjax.check_gradients(f, grad_f, *case[:5], dtype=dtype, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("case_of", [peers_case, normalised_case])
 def test_the_right_gradient_passes(case_of, dtype):

@@ -40,6 +40,7 @@ def assert_providers_agree(head, *, weight="none", train=True, kink=False, **opt
         assert_close(got[1], expected[1], 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_with_every_head(activation, x64):
     """With everything on: batch-norm, dropout, both penalties, weights; and in evaluation."""

@@ -104,10 +104,12 @@ def logreg_calibration() -> tuple[Claim, ...]:
     x, y = logreg_data()
     fits = [logistic.newton(x, y, l2=l2) for l2 in (0.0, 0.5)]
     means = [predict(fit.w, fit.b, x).mean() for fit in fits]
+    gaps = [logistic.optimality(fit.w, fit.b, x, y).calibration for fit in fits]
     early = logistic.gradient_descent(x, y, alpha=ALPHA, epochs=1)
     gap = float(logistic.optimality(early.w, early.b, x, y).calibration)
     return (
         agree("mean ŷ, without and with l2", means, [y.mean()] * 2, 1e-9),
+        agree("mean (ŷ − y), as `optimality` says it", gaps, np.zeros(2), 1e-9),
         holds("not so after one epoch", abs(gap) > 1e-3, gap),
     )
 
