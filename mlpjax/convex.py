@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlpjax.checks import check_count, check_number
+
 Reason = Literal["gradient", "separable", "precision", "max_steps"]
 
 MESSAGES: dict[Reason, str] = {
@@ -139,8 +141,63 @@ def minimise(problem: Problem, theta: jax.Array, *, tol: float, max_steps: int) 
     return Path(theta, costs, norms, reason)
 
 
+def fit_by_newton(
+    problem: Problem,
+    theta: jax.Array,
+    unpack: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    *,
+    tol: float,
+    max_steps: int,
+) -> Newton:
+    """Fit by `minimise`; ``unpack(θ)`` is ``(w, b)``.
+
+    Raises:
+        InputError: ``tol`` is no finite number ≥ 0, or ``max_steps`` no count.
+
+    >>> zero, one = jnp.zeros(2), jnp.eye(2)
+    >>> bowl = Problem(lambda t: t @ t / 2, lambda t: (t @ t / 2, t, one), lambda: one, None)
+    >>> fit_by_newton(bowl, zero + 3, lambda t: (t[1:], t[0]), tol=0.0, max_steps=5).steps
+    1
+    """
+    check_number("tol", tol)
+    check_count("max_steps", max_steps)
+    path = minimise(problem, theta, tol=tol, max_steps=max_steps)
+    costs, norms = np.array(path.costs), np.array(path.gradient_norms)
+    return Newton(*unpack(path.theta), costs, norms, len(costs) - 1, path.reason, path.reason == "gradient")
+
+
+def fit_by_descent(
+    value_and_gradient: Callable[..., tuple[jax.Array, tuple[jax.Array, jax.Array]]],
+    params: tuple[jax.Array, jax.Array],
+    x: jax.Array,
+    y: jax.Array,
+    *,
+    alpha: float,
+    epochs: int,
+    l2: float,
+) -> Descent:
+    """Fit by gradient descent from ``params``; ``value_and_gradient(params, x, y, l2)`` is J and its gradient.
+
+    Raises:
+        InputError: α is not finite and positive, l2 no finite number ≥ 0, or ``epochs`` no count.
+
+    >>> bowl = lambda params, x, y, l2: (params[0] @ params[0] / 2, params)
+    >>> start = jnp.array([4.0]), jnp.array(0.0)
+    >>> fit_by_descent(bowl, start, jnp.ones(1), jnp.ones(1), alpha=0.5, epochs=2, l2=0.0).w
+    Array([1.], dtype=float32)
+    """
+    check_number("alpha", alpha, positive=True)
+    check_number("l2", l2)
+    check_count("epochs", epochs)
+    data = (x, y, jnp.asarray(l2, x.dtype))
+    (w, b), costs, norms = _descend(
+        params, data, jnp.asarray(alpha, x.dtype), value_and_gradient=value_and_gradient, epochs=int(epochs)
+    )
+    return Descent(w, b, np.asarray(costs), np.asarray(norms))
+
+
 @functools.partial(jax.jit, static_argnames=("value_and_gradient", "epochs"))
-def descend(
+def _descend(
     params: _Params,
     data: tuple[Any, ...],
     alpha: jax.Array,

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.activations import sigmoid_derivative
-from mlpjax.checks import check_batch, check_count, check_number
+from mlpjax.checks import check_batch, check_number
 from mlpjax.config import Config
-from mlpjax.convex import Descent, Newton, Problem, descend, minimise
+from mlpjax.convex import Descent, Newton, Problem, fit_by_descent, fit_by_newton
 from mlpjax.errors import DataError, InputError
 from mlpjax.heads import sigmoid_cross_entropy, sigmoid_cross_entropy_dz
 from mlpjax.logistic_unit import score
@@ -133,15 +133,7 @@ def gradient_descent(
     (np.float32(0.693), np.float32(0.089))
     """
     x, y = _checked(x, y)
-    check_number("alpha", alpha, positive=True)
-    check_number("l2", l2)
-    check_count("epochs", epochs)
-    params = _start(start, x)
-    data = (x, y, jnp.asarray(l2, x.dtype))
-    (w, b), costs, norms = descend(
-        params, data, jnp.asarray(alpha, x.dtype), value_and_gradient=_value_and_gradient, epochs=int(epochs)
-    )
-    return Descent(w, b, np.asarray(costs), np.asarray(norms))
+    return fit_by_descent(_value_and_gradient, _start(start, x), x, y, alpha=alpha, epochs=epochs, l2=l2)
 
 
 def newton(
@@ -190,8 +182,6 @@ def newton(
     if not 0 < float(jnp.mean(y)) < 1:
         raise DataError(f"y is {float(y[0]):g} in all {len(y)} rows: expected both classes, else b grows for ever")
     check_number("l2", l2)
-    check_number("tol", tol)
-    check_count("max_steps", max_steps)
     w, b = _start(start, x)
     strength = jnp.asarray(l2, x.dtype)
     problem = Problem(
@@ -200,9 +190,7 @@ def newton(
         bound=lambda: hessian_bound(x, l2),
         recession=None if l2 > 0 else lambda theta: _recession(theta, x, y),
     )
-    path = minimise(problem, jnp.append(b, w), tol=tol, max_steps=max_steps)
-    costs, norms = np.array(path.costs), np.array(path.gradient_norms)
-    return Newton(path.theta[1:], path.theta[0], costs, norms, len(costs) - 1, path.reason, path.reason == "gradient")
+    return fit_by_newton(problem, jnp.append(b, w), lambda theta: (theta[1:], theta[0]), tol=tol, max_steps=max_steps)
 
 
 def _penalty_curvature(x1: jax.Array, l2: float | jax.Array) -> jax.Array:

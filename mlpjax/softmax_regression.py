@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.checks import check_batch, check_count, check_number
+from mlpjax.checks import check_batch, check_number
 from mlpjax.config import Config
-from mlpjax.convex import Descent, Newton, Problem, descend, minimise
+from mlpjax.convex import Descent, Newton, Problem, fit_by_descent, fit_by_newton
 from mlpjax.errors import DataError, InputError
 from mlpjax.heads import softmax, softmax_cross_entropy, softmax_cross_entropy_dz
 from mlpjax.logistic import Optimality
@@ -130,15 +130,7 @@ def gradient_descent(
     ((1, 3), True)
     """
     x, y = _checked(x, y, n_classes)
-    check_number("alpha", alpha, positive=True)
-    check_number("l2", l2)
-    check_count("epochs", epochs)
-    params = _start(start, x, n_classes)
-    data = (x, y, jnp.asarray(l2, x.dtype))
-    (W, b), costs, norms = descend(
-        params, data, jnp.asarray(alpha, x.dtype), value_and_gradient=_value_and_gradient, epochs=int(epochs)
-    )
-    return Descent(W, b, np.asarray(costs), np.asarray(norms))
+    return fit_by_descent(_value_and_gradient, _start(start, x, n_classes), x, y, alpha=alpha, epochs=epochs, l2=l2)
 
 
 def newton(
@@ -180,8 +172,6 @@ def newton(
         missing = int(jnp.argmin(share))
         raise DataError(f"y has no example of class {missing}: expected all {n_classes}, else b grows for ever")
     check_number("l2", l2)
-    check_number("tol", tol)
-    check_count("max_steps", max_steps)
     W, b = _start(start, x, n_classes)
     strength = jnp.asarray(l2, x.dtype)
     problem = Problem(
@@ -190,10 +180,7 @@ def newton(
         bound=lambda: hessian_bound(x, n_classes, l2),
         recession=None if l2 > 0 else lambda theta: _recession(theta, x, y),
     )
-    path = minimise(problem, jnp.append(b, W), tol=tol, max_steps=max_steps)
-    W, b = _unpacked(path.theta, x, y)
-    costs, norms = np.array(path.costs), np.array(path.gradient_norms)
-    return Newton(W, b, costs, norms, len(costs) - 1, path.reason, path.reason == "gradient")
+    return fit_by_newton(problem, jnp.append(b, W), lambda theta: _unpacked(theta, x, y), tol=tol, max_steps=max_steps)
 
 
 def _unpacked(theta: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
