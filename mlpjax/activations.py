@@ -1,14 +1,14 @@
-"""The activation functions g, each beside its derivative g′ derived by hand.
+"""The activation functions g, each beside its derivatives g′ and g″ derived by hand.
 
 Every function works element by element on an array ``z`` of any shape and keeps its float dtype; ELU and SELU are
 in `mlpjax.exponential`, those that gate their input in `mlpjax.gated`. `ACTIVATIONS` maps a name to the record
-`Activation(f, df, df_dslope)`: being in the table is being selectable, documented and tested.
+`Activation(f, df, df_dslope, d2f, d2f_dslope)`: being in the table is being selectable, documented and tested.
 
 Two rules hold for all of them:
 
 * **Kinks.** ReLU′(0) = 0; leaky ReLU′(0) = PReLU′(0) = 1 with slope gradient 0; ELU′(0) = 1; SELU′(0) = its
-  scale 1.0507; step′ = 0 everywhere. The forward functions are written so that autodiff says the same, with no
-  derivative rule attached: autodiff then really is a second opinion.
+  scale 1.0507; step′ = 0 everywhere. g″ is 0 at each of them. The forward functions are written so that autodiff
+  says the same, with no derivative rule attached: autodiff then really is a second opinion.
 * **NaN passes**: ``f(nan)`` is NaN, so that divergence cannot hide behind a comparison.
 
 Source: lecture, section *Activation functions*, and its list of activations.
@@ -22,8 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlpjax.exponential import elu, elu_derivative, selu, selu_derivative
-from mlpjax.gated import gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative, silu, silu_derivative
+from mlpjax import exponential, gated
 
 LEAKY_SLOPE = 0.01
 """Slope of leaky ReLU for z < 0. Source: ``act-leaky-slope``."""
@@ -34,13 +33,15 @@ PRELU_START = 0.25
 class Activation(NamedTuple):
     """An activation and its derivatives.
 
-    ``f(z)`` and ``df(z)`` are g and g′. An activation with a learnt slope takes it as a second argument,
-    ``f(z, slope)``, ``df(z, slope)``, and has ``df_dslope(z)``, its derivative with respect to the slope.
+    ``f(z)``, ``df(z)`` and ``d2f(z)`` are g, g′ and g″; without ``d2f`` g is linear by pieces, g″ = 0. ``f`` and ``df``
+    take a learnt slope as a second argument, ``df_dslope(z)`` is ∂g/∂slope and ``d2f_dslope(z)`` is ∂²g/∂z∂slope.
     """
 
     f: Callable[..., jax.Array]
     df: Callable[..., jax.Array]
     df_dslope: Callable[[jax.Array], jax.Array] | None = None
+    d2f: Callable[[jax.Array], jax.Array] | None = None
+    d2f_dslope: Callable[[jax.Array], jax.Array] | None = None
 
 
 def identity(z: jax.Array) -> jax.Array:
@@ -109,6 +110,16 @@ def sigmoid_derivative(z: jax.Array) -> jax.Array:
     return a * (1 - a)
 
 
+def sigmoid_second_derivative(z: jax.Array) -> jax.Array:
+    """σ″(z) = σ′(z)(1 − 2σ(z)) = a(1 − a)(1 − 2a).
+
+    >>> sigmoid_second_derivative(jnp.array([0.0, 1e4]))
+    Array([ 0., -0.], dtype=float32)
+    """
+    a = sigmoid(z)
+    return a * (1 - a) * (1 - 2 * a)
+
+
 def tanh(z: jax.Array) -> jax.Array:
     """tanh z = (e^z − e^−z)/(e^z + e^−z), in (−1, 1).
 
@@ -131,6 +142,16 @@ def tanh_derivative(z: jax.Array) -> jax.Array:
     return (1 - a) * (1 + a)
 
 
+def tanh_second_derivative(z: jax.Array) -> jax.Array:
+    """tanh″(z) = −2a(1 − a²).
+
+    >>> tanh_second_derivative(jnp.array([0.0, 800.0]))
+    Array([-0., -0.], dtype=float32)
+    """
+    a = jnp.tanh(z)
+    return -2 * a * (1 - a) * (1 + a)
+
+
 def arctan(z: jax.Array) -> jax.Array:
     """g(z) = arctan z, in (−π/2, π/2). Source: ``act-arctan``.
 
@@ -147,6 +168,16 @@ def arctan_derivative(z: jax.Array) -> jax.Array:
     Array([1. , 0.5], dtype=float32)
     """
     return 1 / (z * z + 1)
+
+
+def arctan_second_derivative(z: jax.Array) -> jax.Array:
+    """g″(z) = −2z/(z² + 1)² = −2z g′(z)².
+
+    >>> arctan_second_derivative(jnp.array([0.0, 1.0]))
+    Array([-0. , -0.5], dtype=float32)
+    """
+    df = arctan_derivative(z)
+    return -2 * z * df * df
 
 
 def relu(z: jax.Array) -> jax.Array:
@@ -216,6 +247,15 @@ def prelu_slope_derivative(z: jax.Array) -> jax.Array:
     return jnp.where(z < 0, z, 0)
 
 
+def prelu_mixed_derivative(z: jax.Array) -> jax.Array:
+    """∂²g/∂z∂slope = 1 for z < 0 and 0 for z ≥ 0, also at 0.
+
+    >>> prelu_mixed_derivative(jnp.array([-2.0, 0.0, 3.0]))
+    Array([1., 0., 0.], dtype=float32)
+    """
+    return jnp.where(z < 0, jnp.ones_like(z), 0)
+
+
 def softplus(z: jax.Array) -> jax.Array:
     """g(z) = log(1 + e^z), computed without overflow.
 
@@ -239,18 +279,18 @@ def softplus_derivative(z: jax.Array) -> jax.Array:
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(identity, identity_derivative),
     "binary_step": Activation(binary_step, binary_step_derivative),
-    "sigmoid": Activation(sigmoid, sigmoid_derivative),
-    "tanh": Activation(tanh, tanh_derivative),
-    "arctan": Activation(arctan, arctan_derivative),
+    "sigmoid": Activation(sigmoid, sigmoid_derivative, d2f=sigmoid_second_derivative),
+    "tanh": Activation(tanh, tanh_derivative, d2f=tanh_second_derivative),
+    "arctan": Activation(arctan, arctan_derivative, d2f=arctan_second_derivative),
     "relu": Activation(relu, relu_derivative),
     "leaky_relu": Activation(leaky_relu, leaky_relu_derivative),
-    "prelu": Activation(prelu, prelu_derivative, prelu_slope_derivative),
-    "elu": Activation(elu, elu_derivative),
-    "selu": Activation(selu, selu_derivative),
-    "softplus": Activation(softplus, softplus_derivative),
-    "gelu": Activation(gelu, gelu_derivative),
-    "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative),
-    "silu": Activation(silu, silu_derivative),
+    "prelu": Activation(prelu, prelu_derivative, prelu_slope_derivative, d2f_dslope=prelu_mixed_derivative),
+    "elu": Activation(exponential.elu, exponential.elu_derivative, d2f=exponential.elu_second_derivative),
+    "selu": Activation(exponential.selu, exponential.selu_derivative, d2f=exponential.selu_second_derivative),
+    "softplus": Activation(softplus, softplus_derivative, d2f=sigmoid_derivative),
+    "gelu": Activation(gated.gelu, gated.gelu_derivative, d2f=gated.gelu_second_derivative),
+    "gelu_tanh": Activation(gated.gelu_tanh, gated.gelu_tanh_derivative, d2f=gated.gelu_tanh_second_derivative),
+    "silu": Activation(gated.silu, gated.silu_derivative, d2f=gated.silu_second_derivative),
 }
 """The activations by name. Source: ``act-table``, the lecture's list."""
 

@@ -25,8 +25,12 @@ InitName = Literal[
 ]  # fmt: skip
 ParamDtype = Literal["float32", "float64"]
 ComputeDtype = Literal["bfloat16", "float16", "float32"]
+BatchNormConvention = Literal["torch", "keras"]
 
-STATIC_FIELDS = ("sizes", "activation", "head", "init", "bias", "batch_norm", "param_dtype", "compute_dtype")
+STATIC_FIELDS = (
+    "sizes", "activation", "head", "init", "bias", "batch_norm", "batch_norm_convention", "param_dtype",
+    "compute_dtype",
+)  # fmt: skip
 """The fields that decide the program: another value compiles anew."""
 NUMERIC_FIELDS = ("dropout", "l1", "l2")
 """The fields that only scale something: pytree leaves, so another value does not recompile."""
@@ -48,6 +52,8 @@ class Config:
             SELU, Glorot otherwise.
         bias: whether layers have a bias ``b``. A layer under batch-norm never has one: β takes its place.
         batch_norm: normalise the pre-activations of every hidden layer.
+        batch_norm_convention: ``"torch"`` or ``"keras"``: that library's ε, momentum, variance and start of the
+            running statistics, instead of the package's (see `mlpjax.layers.BATCH_NORM_FORMS`).
         dropout: the probability of *dropping* a unit: one rate for all hidden layers, or a tuple
             ``(input, hidden 1, …)``, where ``None`` means that the layer has no dropout.
         l1: strength of ``l1 Σ|W|``. With the lecture's λ₁ and m training examples, ``l1 = λ₁/(2m)``.
@@ -77,6 +83,7 @@ class Config:
     init: str = "auto"
     bias: bool = True
     batch_norm: bool = False
+    batch_norm_convention: str | None = None
     dropout: Any = None
     l1: Any = None
     l2: Any = None
@@ -156,6 +163,17 @@ class Config:
         for name in ("bias", "batch_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: expected True or False")
+        self._check_batch_norm_convention()
+
+    def _check_batch_norm_convention(self) -> None:
+        name = self.batch_norm_convention
+        if name is None:
+            return
+        if name in ("optax", "sklearn"):
+            raise ConfigError(f"batch_norm_convention: {name} has no batch-norm: expected 'torch', 'keras' or None")
+        _check_choice("batch_norm_convention", name, get_args(BatchNormConvention))
+        if not self.batch_norm:
+            raise ConfigError(f"batch_norm_convention is {name!r} without batch_norm=True: give both, or neither")
 
     def _check_head_width(self) -> None:
         n_L = self.sizes[-1]

@@ -31,6 +31,15 @@ def elu_derivative(z: jax.Array) -> jax.Array:
     return jnp.where(z < 0, ELU_ALPHA * jnp.exp(_negative_part(z)), 1)
 
 
+def elu_second_derivative(z: jax.Array) -> jax.Array:
+    """g″(z) = 0 for z ≥ 0 (at 0 by convention, the limit from above), e^z for z < 0, up to 1 from below.
+
+    >>> elu_second_derivative(jnp.array([-1e4, -1e-30, 0.0, 1e4]))
+    Array([0., 1., 0., 0.], dtype=float32)
+    """
+    return jnp.where(z < 0, ELU_ALPHA * jnp.exp(_negative_part(z)), 0)
+
+
 def selu(z: jax.Array) -> jax.Array:
     """g(z) = λz for z ≥ 0, λα(e^z − 1) for z < 0, with λ = 1.0507, α = 1.6733 (Klambauer et al. 2017).
 
@@ -49,6 +58,15 @@ def selu_derivative(z: jax.Array) -> jax.Array:
     Array([0.      , 1.050701, 1.050701], dtype=float32)
     """
     return jnp.where(z < 0, SELU_SCALE * SELU_ALPHA * jnp.exp(_negative_part(z)), SELU_SCALE)
+
+
+def selu_second_derivative(z: jax.Array) -> jax.Array:
+    """g″(z) = 0 for z ≥ 0 (at 0 by convention, the limit from above), λα e^z for z < 0.
+
+    >>> selu_second_derivative(jnp.array([-1e4, -1e-30, 0.0, 1.0]))
+    Array([0.       , 1.7580993, 0.       , 0.       ], dtype=float32)
+    """
+    return jnp.where(z < 0, SELU_SCALE * SELU_ALPHA * jnp.exp(_negative_part(z)), 0)
 
 
 def _negative_part(z: jax.Array) -> jax.Array:

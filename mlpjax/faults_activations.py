@@ -9,16 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from mlpjax import passes
-from mlpjax.activations import (
-    ACTIVATIONS,
-    LEAKY_SLOPE,
-    gelu_derivative,
-    gelu_tanh_derivative,
-    sigmoid,
-)
+from mlpjax.activations import ACTIVATIONS, LEAKY_SLOPE, sigmoid
 from mlpjax.config import Config
 from mlpjax.exponential import SELU_ALPHA, SELU_SCALE
 from mlpjax.faults_record import TANH, Exercise, Fault, both, deep, network, row, uses
+from mlpjax.gated import gelu_derivative, gelu_tanh_derivative
 from mlpjax.parameters import Layer, Params
 from mlpjax.passes import RULES, Pass, activation_backward
 

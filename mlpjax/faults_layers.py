@@ -11,11 +11,18 @@ import jax.numpy as jnp
 from mlpjax import passes
 from mlpjax.config import Config
 from mlpjax.faults_record import Exercise, Fault, both, dropping, in_training, network, normalised, row, weighted
-from mlpjax.layers import BATCH_NORM_EPS, BatchNormCache, DropoutCache, batch_norm_backward, dropout_forward
+from mlpjax.layers import (
+    BATCH_NORM_EPS,
+    BATCH_NORM_FORMS,
+    BatchNormCache,
+    DropoutCache,
+    batch_norm_backward,
+    dropout_forward,
+)
 from mlpjax.parameters import Params
 from mlpjax.passes import RULES, HiddenCache, Pass
 
-KERAS_EPS = 1e-3
+KERAS_EPS = BATCH_NORM_FORMS["keras"].eps
 Norm = tuple[jax.Array, jax.Array, jax.Array]
 
 

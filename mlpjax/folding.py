@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mlpjax.checks import check_input
 from mlpjax.config import Config
-from mlpjax.layers import BATCH_NORM_EPS, BatchNormState
+from mlpjax.layers import BATCH_NORM_FORMS, BatchNormState
 from mlpjax.parameters import Layer, Params, State
 
 
@@ -57,11 +57,13 @@ def fold(config: Config, params: Params, state: State) -> tuple[Config, Params]:
     *hidden, output = params
     if output.b is None:
         output = output._replace(b=jnp.zeros_like(output.W[0]))
-    layers = [_folded(layer, statistics) for layer, statistics in zip(hidden, state, strict=True)]
-    return dataclasses.replace(config, batch_norm=False, bias=True), (*layers, output)
+    eps = BATCH_NORM_FORMS[config.batch_norm_convention].eps
+    layers = [_folded(layer, statistics, eps) for layer, statistics in zip(hidden, state, strict=True)]
+    folded = dataclasses.replace(config, batch_norm=False, batch_norm_convention=None, bias=True)
+    return folded, (*layers, output)
 
 
-def _folded(layer: Layer, statistics: BatchNormState) -> Layer:
+def _folded(layer: Layer, statistics: BatchNormState, eps: float) -> Layer:
     gamma, beta, mean, var = (jnp.asarray(leaf) for leaf in (layer.gamma, layer.beta, statistics.mean, statistics.var))
-    scale = gamma / jnp.sqrt(var + BATCH_NORM_EPS)
+    scale = gamma / jnp.sqrt(var + eps)
     return Layer(W=layer.W * scale[None, :], b=beta - mean * scale, slope=layer.slope)

@@ -29,8 +29,16 @@ def gelu_derivative(z: jax.Array) -> jax.Array:
     >>> gelu_derivative(jnp.array([-1e4, 0.0, 1e4]))
     Array([0. , 0.5, 1. ], dtype=float32)
     """
-    density = jnp.exp(-z * z / 2) / sqrt(2 * pi)
-    return _normal_cdf(z) + z * density
+    return _normal_cdf(z) + z * _normal_density(z)
+
+
+def gelu_second_derivative(z: jax.Array) -> jax.Array:
+    """g″(z) = (2 − z²) φ(z), as φ′(z) = −z φ(z).
+
+    >>> gelu_second_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([-0.       ,  0.7978846, -0.       ], dtype=float32)
+    """
+    return (2 - z * z) * _normal_density(z)
 
 
 def gelu_tanh(z: jax.Array) -> jax.Array:
@@ -54,6 +62,19 @@ def gelu_tanh_derivative(z: jax.Array) -> jax.Array:
     return logistic(2 * u) + 2 * z * logistic(2 * u) * logistic(-2 * u) * du
 
 
+def gelu_tanh_second_derivative(z: jax.Array) -> jax.Array:
+    """g″(z) = 2σ(2u) σ(−2u) [2u′ + z u″ + 2z u′² (1 − 2σ(2u))], u″ = 6√(2/π) · 0.044715 z.
+
+    >>> gelu_tanh_second_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([-0.       ,  0.7978846, -0.       ], dtype=float32)
+    """
+    u = _gelu_argument(z)
+    du = sqrt(2 / pi) * (1 + 3 * _GELU_CUBIC * z * z)
+    ddu = sqrt(2 / pi) * 6 * _GELU_CUBIC * z
+    a, b = logistic(2 * u), logistic(-2 * u)
+    return 2 * a * b * (2 * du + z * ddu + 2 * z * du * du * (b - a))
+
+
 def silu(z: jax.Array) -> jax.Array:
     """g(z) = z σ(z), also called swish (Elfwing et al. 2018).
 
@@ -73,9 +94,23 @@ def silu_derivative(z: jax.Array) -> jax.Array:
     return a + z * a * (1 - a)
 
 
+def silu_second_derivative(z: jax.Array) -> jax.Array:
+    """g″(z) = σ(z)(1 − σ(z)) [2 + z (1 − 2σ(z))].
+
+    >>> silu_second_derivative(jnp.array([-1e4, 0.0, 1e4]))
+    Array([-0. ,  0.5, -0. ], dtype=float32)
+    """
+    a = logistic(z)
+    return a * (1 - a) * (2 + z * (1 - 2 * a))
+
+
 def _normal_cdf(z: jax.Array) -> jax.Array:
     # erfc keeps full relative precision in the lower tail
     return erfc(-z / sqrt(2)) / 2
+
+
+def _normal_density(z: jax.Array) -> jax.Array:
+    return jnp.exp(-z * z / 2) / sqrt(2 * pi)
 
 
 def _gelu_argument(z: jax.Array) -> jax.Array:

@@ -1,15 +1,15 @@
 """The heads: what the output layer means, for each type of problem.
 
-A head is a link ŷ(z), a loss Lᵢ(z, y), its derivative ∂Lᵢ/∂z derived by hand, a decision and a metric. Losses
-take **scores** z, not probabilities: they stay finite for any finite score, where ``log ŷ`` would be −∞. Lᵢ
+A head is a link ŷ(z), a loss Lᵢ(z, y), its derivatives ∂Lᵢ/∂z and ∂²Lᵢ/∂z² derived by hand, a decision and a metric.
+Losses take **scores** z, not probabilities: they stay finite for any finite score, where ``log ŷ`` would be −∞. Lᵢ
 sums over the outputs; neither Lᵢ nor ``dz`` has a 1/m: the row weight is applied once, in `mlpjax.backward`.
 
-| head | link | loss per example | ∂Lᵢ/∂z |
-|---|---|---|---|
-| `binary`, `multilabel` | σ(z) | −Σ_o y_o log ŷ_o + (1 − y_o) log(1 − ŷ_o) | ŷ − y |
-| `multiclass` | softmax(z) | −Σ_c y_c log ŷ_c | ŷ Σ_c y_c − y |
-| `regression` | z | ½ Σ_c (ŷ_c − y_c)² | ŷ − y |
-| `regression_relu` | relu(z) | ½ Σ_c (ŷ_c − y_c)² | (ŷ − y) ⊙ relu′(z) |
+| head | link | loss per example | ∂Lᵢ/∂z | (∂²Lᵢ/∂z²) v |
+|---|---|---|---|---|
+| `binary`, `multilabel` | σ(z) | −Σ_o y_o log ŷ_o + (1 − y_o) log(1 − ŷ_o) | ŷ − y | ŷ(1 − ŷ) ⊙ v |
+| `multiclass` | softmax(z) | −Σ_c y_c log ŷ_c | ŷ Σ_c y_c − y | ŷ ⊙ (v − ŷ·v) Σ_c y_c |
+| `regression` | z | ½ Σ_c (ŷ_c − y_c)² | ŷ − y | v |
+| `regression_relu` | relu(z) | ½ Σ_c (ŷ_c − y_c)² | (ŷ − y) ⊙ relu′(z) | relu′(z) ⊙ v |
 
 Inside a head ``z`` and ``y`` are both ``(m, n_L)``; `mlpjax.targets` brings labels to that form.
 
@@ -24,13 +24,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlpjax.activations import identity, relu, relu_derivative, sigmoid, softplus
+from mlpjax.activations import identity, relu, relu_derivative, sigmoid, sigmoid_derivative, softplus
 
 
 class Head(NamedTuple):
     """One type of problem.
 
     ``link(z)`` is Ŷ ``(m, n_L)``; ``loss(z, y)`` is Lᵢ ``(m,)``; ``dz(z, y)`` is ∂Lᵢ/∂zᵢ ``(m, n_L)``;
+    ``ddz(z, y, Rz)`` is (∂²Lᵢ/∂zᵢ²) R{zᵢ} ``(m, n_L)``, the Hessian of each row's loss times that row of ``Rz``;
     ``decide(yhat)`` are the decisions; ``metric(z, y)`` is a score per example ``(m,)`` whose weighted mean is
     reported as ``metric_name``.
     """
@@ -38,6 +39,7 @@ class Head(NamedTuple):
     link: Callable[[jax.Array], jax.Array]
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     dz: Callable[[jax.Array, jax.Array], jax.Array]
+    ddz: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     decide: Callable[[jax.Array], jax.Array]
     metric: Callable[[jax.Array, jax.Array], jax.Array]
     metric_name: str
@@ -67,6 +69,16 @@ def sigmoid_cross_entropy_dz(z: jax.Array, y: jax.Array) -> jax.Array:
            [ 1. ]], dtype=float32)
     """
     return sigmoid(z) - y
+
+
+def sigmoid_cross_entropy_ddz(z: jax.Array, y: jax.Array, Rz: jax.Array) -> jax.Array:
+    """(∂²Lᵢ/∂z²) R{z} = ŷ(1 − ŷ) ⊙ R{z}: diagonal, and without y.
+
+    >>> sigmoid_cross_entropy_ddz(jnp.array([[0.0], [1e4]]), jnp.array([[1.0], [0.0]]), jnp.array([[2.0], [2.0]]))
+    Array([[0.5],
+           [0. ]], dtype=float32)
+    """
+    return sigmoid_derivative(z) * Rz
 
 
 def softmax(z: jax.Array) -> jax.Array:
@@ -107,6 +119,20 @@ def softmax_cross_entropy_dz(z: jax.Array, y: jax.Array) -> jax.Array:
     return softmax(z) * jnp.sum(y, axis=1, keepdims=True) - y
 
 
+def softmax_cross_entropy_ddz(z: jax.Array, y: jax.Array, Rz: jax.Array) -> jax.Array:
+    """(∂²Lᵢ/∂z²) R{z} = [ŷ ⊙ R{z} − ŷ (ŷ·R{z})] Σ_c y_c: (diag ŷ − ŷŷᵀ) R{z}, as labels sum to 1.
+
+    Positive semidefinite; 0 for R{z} ∝ 1, so that R{z} may be taken relative to that of the likeliest class: a
+    confident row then keeps its digits. Source: ``prob-mc-hessian-null``.
+
+    >>> softmax_cross_entropy_ddz(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]]), jnp.array([[4.0, 0.0]]))
+    Array([[ 1., -1.]], dtype=float32)
+    """
+    yhat = softmax(z)
+    Rz = Rz - jnp.take_along_axis(Rz, jnp.argmax(z, axis=1, keepdims=True), axis=1)
+    return yhat * (Rz - jnp.sum(yhat * Rz, axis=1, keepdims=True)) * jnp.sum(y, axis=1, keepdims=True)
+
+
 def squared_error(z: jax.Array, y: jax.Array) -> jax.Array:
     """Lᵢ = ½ Σ_c (z_c − y_c)²; ``(m, n_L) → (m,)``.
 
@@ -128,6 +154,15 @@ def squared_error_dz(z: jax.Array, y: jax.Array) -> jax.Array:
     return z - y
 
 
+def squared_error_ddz(z: jax.Array, y: jax.Array, Rz: jax.Array) -> jax.Array:
+    """(∂²Lᵢ/∂z²) R{z} = R{z}: the Hessian is I.
+
+    >>> squared_error_ddz(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]]), jnp.array([[5.0, 6.0]]))
+    Array([[5., 6.]], dtype=float32)
+    """
+    return Rz
+
+
 def relu_squared_error(z: jax.Array, y: jax.Array) -> jax.Array:
     """Lᵢ = ½ Σ_c (relu(z_c) − y_c)², for targets ≥ 0; ``(m, n_L) → (m,)``. Source: ``prob-reg-relu-out``.
 
@@ -144,6 +179,15 @@ def relu_squared_error_dz(z: jax.Array, y: jax.Array) -> jax.Array:
     Array([[0., 2.]], dtype=float32)
     """
     return (relu(z) - y) * relu_derivative(z)
+
+
+def relu_squared_error_ddz(z: jax.Array, y: jax.Array, Rz: jax.Array) -> jax.Array:
+    """(∂²Lᵢ/∂z²) R{z} = relu′(z) ⊙ R{z}, as relu′² = relu′ and relu″ = 0; 0 where z ≤ 0.
+
+    >>> relu_squared_error_ddz(jnp.array([[0.0, 3.0]]), jnp.array([[0.0, 1.0]]), jnp.array([[5.0, 6.0]]))
+    Array([[0., 6.]], dtype=float32)
+    """
+    return relu_derivative(z) * Rz
 
 
 def _decide_each(yhat: jax.Array) -> jax.Array:
@@ -177,22 +221,23 @@ def _relu_mean_square(z: jax.Array, y: jax.Array) -> jax.Array:
 
 HEADS: dict[str, Head] = {
     "binary": Head(
-        sigmoid, sigmoid_cross_entropy, sigmoid_cross_entropy_dz,
+        sigmoid, sigmoid_cross_entropy, sigmoid_cross_entropy_dz, sigmoid_cross_entropy_ddz,
         _decide_one, _all_labels_right, "accuracy", True,
     ),
     "multilabel": Head(
-        sigmoid, sigmoid_cross_entropy, sigmoid_cross_entropy_dz,
+        sigmoid, sigmoid_cross_entropy, sigmoid_cross_entropy_dz, sigmoid_cross_entropy_ddz,
         _decide_each, _all_labels_right, "exact_match", True,
     ),
     "multiclass": Head(
-        softmax, softmax_cross_entropy, softmax_cross_entropy_dz,
+        softmax, softmax_cross_entropy, softmax_cross_entropy_dz, softmax_cross_entropy_ddz,
         _decide_class, _class_right, "accuracy", True,
     ),
     "regression": Head(
-        identity, squared_error, squared_error_dz, identity, _mean_square, "mse", False
+        identity, squared_error, squared_error_dz, squared_error_ddz, identity, _mean_square, "mse", False
     ),
     "regression_relu": Head(
-        relu, relu_squared_error, relu_squared_error_dz, identity, _relu_mean_square, "mse", False
+        relu, relu_squared_error, relu_squared_error_dz, relu_squared_error_ddz,
+        identity, _relu_mean_square, "mse", False,
     ),
 }  # fmt: skip
 """The heads by name.

@@ -13,8 +13,34 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mlpjax.errors import InputError
+
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
+
+
+class BatchNormForm(NamedTuple):
+    """Where libraries' batch-norms differ: ε, the weight of the old running statistics, how the new ones count.
+
+    ``unbiased``: the running variance averages σ² n/(n − 1), n = Σwᵢ, not σ². ``debiased``: the first batch replaces
+    the start values, mean 0 and variance 1; else they fade as 0.9ᵗ, and training and inference agree only after that.
+    """
+
+    eps: float = BATCH_NORM_EPS
+    momentum: float = BATCH_NORM_MOMENTUM
+    unbiased: bool = False
+    debiased: bool = True
+
+
+BATCH_NORM_FORMS: dict[str | None, BatchNormForm] = {
+    None: BatchNormForm(),
+    "torch": BatchNormForm(eps=1e-5, momentum=0.9, unbiased=True, debiased=False),
+    "keras": BatchNormForm(eps=1e-3, momentum=0.99, debiased=False),
+}
+"""By ``config.batch_norm_convention``; ``None`` is the package's own. torch's "momentum = 0.1" is its 0.9 here.
+
+In training all normalise by the biased σ². Source: ``err-bn-eps``, ``norm-bn-inference``.
+"""
 
 
 class AffineCache(NamedTuple):
@@ -98,7 +124,10 @@ def dropout_backward(da: jax.Array, cache: DropoutCache) -> jax.Array:
 
 
 class BatchNormState(NamedTuple):
-    """Running statistics: ``mean (n,)``, ``var (n,)`` (biased, as in training) and ``count``, the updates seen."""
+    """Running statistics: ``mean (n,)``, ``var (n,)`` and ``count``, the updates seen.
+
+    ``var`` is biased, as in training; under torch's convention it is not.
+    """
 
     mean: jax.Array
     var: jax.Array
@@ -115,7 +144,7 @@ class BatchNormCache(NamedTuple):
 
 
 def batch_norm_forward(
-    z: jax.Array, gamma: jax.Array, beta: jax.Array, p: jax.Array
+    z: jax.Array, gamma: jax.Array, beta: jax.Array, p: jax.Array, eps: float = BATCH_NORM_EPS
 ) -> tuple[jax.Array, BatchNormCache, tuple[jax.Array, jax.Array]]:
     """z̃ = γ ⊙ ẑ + β with ẑ = (z − μ)/√(σ² + ε), μ = Σ pᵢzᵢ, σ² = Σ pᵢ(zᵢ − μ)²: the training form.
 
@@ -124,6 +153,7 @@ def batch_norm_forward(
         gamma: scale ``(n,)``.
         beta: shift ``(n,)``.
         p: row weights ``(m,)``, Σ pᵢ = 1 (1/m each without sample weights; a padding row has 0).
+        eps: ε.
 
     Returns:
         z̃ ``(m, n)``, the cache, and ``(μ, σ²)``. σ² is biased and two-pass: E[z²] − μ² would cancel. A batch
@@ -142,14 +172,14 @@ def batch_norm_forward(
     mean = jnp.sum(p[:, None] * z, axis=0)
     centred = z - mean[None, :]
     var = jnp.sum(p[:, None] * centred * centred, axis=0)
-    inv_std = 1 / jnp.sqrt(var + BATCH_NORM_EPS)
+    inv_std = 1 / jnp.sqrt(var + eps)
     zhat = centred * inv_std[None, :]
     out = gamma[None, :] * zhat + beta[None, :]
     return out, BatchNormCache(zhat, inv_std, gamma, p), (mean, var)
 
 
 def batch_norm_inference(
-    z: jax.Array, gamma: jax.Array, beta: jax.Array, state: BatchNormState
+    z: jax.Array, gamma: jax.Array, beta: jax.Array, state: BatchNormState, eps: float = BATCH_NORM_EPS
 ) -> tuple[jax.Array, BatchNormCache]:
     """z̃ = γ ⊙ (z − μ̄)/√(σ̄² + ε) + β with the running μ̄, σ̄²: an affine map. Source: ``norm-bn-inference``.
 
@@ -157,7 +187,7 @@ def batch_norm_inference(
     >>> batch_norm_inference(jnp.array([[4.0]]), jnp.ones(1), jnp.zeros(1), state)[0].round(3)
     Array([[1.]], dtype=float32)
     """
-    inv_std = 1 / jnp.sqrt(state.var + BATCH_NORM_EPS)
+    inv_std = 1 / jnp.sqrt(state.var + eps)
     zhat = (z - state.mean[None, :]) * inv_std[None, :]
     return gamma[None, :] * zhat + beta[None, :], BatchNormCache(zhat, inv_std, gamma, None)
 
@@ -187,11 +217,25 @@ def batch_norm_backward(dout: jax.Array, cache: BatchNormCache) -> tuple[jax.Arr
     return dzhat * cache.inv_std[None, :], dgamma, dbeta
 
 
-def batch_norm_update(state: BatchNormState, mean: jax.Array, var: jax.Array) -> BatchNormState:
+def batch_norm_update(
+    state: BatchNormState,
+    mean: jax.Array,
+    var: jax.Array,
+    weight_sum: jax.Array | None = None,
+    form: BatchNormForm = BATCH_NORM_FORMS[None],
+) -> BatchNormState:
     """Move the running statistics towards a batch's: an exponential average with momentum 0.9, debiased.
 
     At update t the new value has weight (1 − 0.9)/(1 − 0.9ᵗ): the first batch replaces the start values, and on
     one repeated batch training and inference agree after any number of updates. Source: ``norm-bn-inference``.
+
+    Args:
+        state: the statistics before.
+        mean: μ ``(n,)`` of the batch.
+        var: σ² ``(n,)``, biased.
+        weight_sum: n = Σwᵢ, for an unbiased ``form`` only, so that a row of weight 2 counts as two rows. A batch with
+            n ≤ 1 has no unbiased variance, and leaves the running one as it was (torch raises an error).
+        form: one of `BATCH_NORM_FORMS`; one that is not debiased gives every batch the weight 1 − momentum.
 
     >>> start = BatchNormState(jnp.zeros(1), jnp.ones(1), jnp.array(0))
     >>> batch_norm_update(start, jnp.array([5.0]), jnp.array([3.0]))[:2]
@@ -199,8 +243,15 @@ def batch_norm_update(state: BatchNormState, mean: jax.Array, var: jax.Array) ->
     """
     count = state.count + 1
     # in one dtype throughout, so that the first weight is exactly 1
-    momentum = jnp.asarray(BATCH_NORM_MOMENTUM, mean.dtype)
-    new = (1 - momentum) / (1 - momentum ** count.astype(mean.dtype))
+    momentum = jnp.asarray(form.momentum, mean.dtype)
+    new = 1 - momentum
+    if form.debiased:
+        new = new / (1 - momentum ** count.astype(mean.dtype))
+    if form.unbiased:
+        if weight_sum is None:
+            raise InputError("an unbiased running variance needs n = Σwᵢ: give weight_sum")
+        known = weight_sum > 1
+        var = jnp.where(known, var * weight_sum / jnp.where(known, weight_sum - 1, 1), state.var)
     return BatchNormState(mean=(1 - new) * state.mean + new * mean, var=(1 - new) * state.var + new * var, count=count)
 
 

@@ -17,6 +17,7 @@ from mlpjax.checks import absent_as_zero, check_input, check_is_batch, check_row
 from mlpjax.config import Config
 from mlpjax.heads import HEADS
 from mlpjax.layers import (
+    BATCH_NORM_FORMS,
     AffineCache,
     BatchNormCache,
     BatchNormState,
@@ -83,7 +84,7 @@ def objective(config: Config, params: Params, this: Pass) -> tuple[jax.Array, Au
     # a row of weight 0 is absent, even one whose loss overflows
     data_loss = jnp.sum(jnp.where(this.p != 0, this.p * losses, 0))
     penalty = jnp.zeros_like(data_loss)
-    if (active := _active_penalty(config, data_loss.dtype)) is not None:
+    if (active := active_penalty(config, data_loss.dtype)) is not None:
         rule, strengths = active
         penalty = sum((rule.f(layer.W, *strengths) for layer in params), penalty)
     aux = Aux(this.state, data_loss, penalty, this.weight_sum, this.z)
@@ -104,6 +105,7 @@ def run_forward(
     a, input_dropout = _drop(config, 0, x, train, key)
     hidden: list[HiddenCache] = []
     new_state: list[BatchNormState] = []
+    form = BATCH_NORM_FORMS[config.batch_norm_convention]
     for l in range(1, config.depth):
         layer = params[l - 1]
         z, affine = affine_forward(a, layer.W, layer.b, config.compute_dtype)
@@ -111,13 +113,13 @@ def run_forward(
         if layer.gamma is not None and layer.beta is not None:
             before = state[l - 1]
             if train:
-                z, norm, (mean, var) = batch_norm_forward(z, layer.gamma, layer.beta, p)
-                after = batch_norm_update(before, mean, var)
+                z, norm, (mean, var) = batch_norm_forward(z, layer.gamma, layer.beta, p, form.eps)
+                after = batch_norm_update(before, mean, var, weight_sum, form)
                 # a batch of no weight was not seen
                 new_state.append(jax.tree.map(lambda new, old: jnp.where(weight_sum != 0, new, old), after, before))
             else:
-                z, norm = batch_norm_inference(z, layer.gamma, layer.beta, before)
-        a = ACTIVATIONS[config.activations[l - 1]].f(z, *_slope(layer))
+                z, norm = batch_norm_inference(z, layer.gamma, layer.beta, before, form.eps)
+        a = ACTIVATIONS[config.activations[l - 1]].f(z, *slope_of(layer))
         a, dropout = _drop(config, l, a, train, key)
         hidden.append(HiddenCache(affine, norm, z, dropout))
     z, output = affine_forward(a, params[-1].W, params[-1].b, config.compute_dtype)
@@ -166,7 +168,7 @@ def activation_backward(name: str, da: jax.Array, z: jax.Array, layer: Layer) ->
     Source: ``deep-back-dZ``, ``init-zero-back-dz1``.
     """
     activation = ACTIVATIONS[name]
-    dz = da * activation.df(z, *_slope(layer))
+    dz = da * activation.df(z, *slope_of(layer))
     if activation.df_dslope is None:
         return dz, None
     return dz, jnp.sum(da * activation.df_dslope(z), axis=0)
@@ -174,7 +176,7 @@ def activation_backward(name: str, da: jax.Array, z: jax.Array, layer: Layer) ->
 
 def penalty_gradient(config: Config, W: jax.Array) -> jax.Array | None:
     """∂penalty/∂W, or ``None`` without a penalty. Source: ``reg-nn-grad``."""
-    if (active := _active_penalty(config, W.dtype)) is None:
+    if (active := active_penalty(config, W.dtype)) is None:
         return None
     rule, strengths = active
     return rule.df(W, *strengths)
@@ -230,7 +232,7 @@ def _gradients(
     return Layer(W=dW, b=None if layer.b is None else db, gamma=dgamma, beta=dbeta, slope=dslope)
 
 
-def _active_penalty(config: Config, dtype: jax.typing.DTypeLike) -> tuple[Penalty, tuple[Any, ...]] | None:
+def active_penalty(config: Config, dtype: jax.typing.DTypeLike) -> tuple[Penalty, tuple[Any, ...]] | None:
     """The entry of `PENALTIES` that the config asks for, with its strengths."""
     # in the parameters' dtype: a strength does not promote
     l1, l2 = (None if rate is None else jnp.asarray(rate, dtype) for rate in (config.l1, config.l2))
@@ -252,6 +254,6 @@ def _drop(
     return dropout_forward(a, rate, jax.random.fold_in(key, l))
 
 
-def _slope(layer: Layer) -> tuple[jax.Array, ...]:
+def slope_of(layer: Layer) -> tuple[jax.Array, ...]:
     """The extra argument of an activation with a learnt slope."""
     return () if layer.slope is None else (layer.slope,)

@@ -1,4 +1,4 @@
-"""The penalties on the weights, each beside its gradient derived by hand.
+"""The penalties on the weights, each beside its gradient and its Hessian derived by hand.
 
 Only weight matrices ``W`` are penalised, never ``b``, ``gamma``, ``beta`` or ``slope``. A penalty belongs to
 the objective, not to the batch: it is added once, whatever the batch size.
@@ -17,10 +17,14 @@ import jax.numpy as jnp
 
 
 class Penalty(NamedTuple):
-    """A penalty of one matrix, ``f(W, *strengths)``, and its gradient ``df(W, *strengths)``."""
+    """A penalty of one matrix, ``f(W, *strengths)``, its gradient ``df(W, *strengths)``, and its Hessian times V.
+
+    That product is ``ddf(W, V, *strengths)``.
+    """
 
     f: Callable[..., jax.Array]
     df: Callable[..., jax.Array]
+    ddf: Callable[..., jax.Array]
 
 
 def l1_penalty(W: jax.Array, l1: float | jax.Array) -> jax.Array:
@@ -40,6 +44,15 @@ def l1_gradient(W: jax.Array, l1: float | jax.Array) -> jax.Array:
     Array([[ 0.5,  0. , -0.5]], dtype=float32)
     """
     return l1 * jnp.sign(W)
+
+
+def l1_hessian_product(W: jax.Array, V: jax.Array, l1: float | jax.Array) -> jax.Array:
+    """0: ``l1 Σ|W|`` is linear by pieces; 0 also at the kink, as l1 sign(W) is by autodiff.
+
+    >>> l1_hessian_product(jnp.array([[1.0, 0.0]]), jnp.array([[3.0, 4.0]]), 0.5)
+    Array([[0., 0.]], dtype=float32)
+    """
+    return jnp.zeros_like(V)
 
 
 def l2_penalty(W: jax.Array, l2: float | jax.Array) -> jax.Array:
@@ -62,6 +75,15 @@ def l2_gradient(W: jax.Array, l2: float | jax.Array) -> jax.Array:
     return l2 * W
 
 
+def l2_hessian_product(W: jax.Array, V: jax.Array, l2: float | jax.Array) -> jax.Array:
+    """``l2 V``, at every W.
+
+    >>> l2_hessian_product(jnp.array([[1.0, 0.0]]), jnp.array([[3.0, 4.0]]), 0.5)
+    Array([[1.5, 2. ]], dtype=float32)
+    """
+    return l2 * V
+
+
 def elastic_net(W: jax.Array, l1: float | jax.Array, l2: float | jax.Array) -> jax.Array:
     """``l1 Σ|W| + (l2/2) Σ W²`` (Zou & Hastie 2005). Source: ``reg-elastic-net``, ``err-elastic``.
 
@@ -80,8 +102,17 @@ def elastic_net_gradient(W: jax.Array, l1: float | jax.Array, l2: float | jax.Ar
     return l1_gradient(W, l1) + l2_gradient(W, l2)
 
 
+def elastic_net_hessian_product(W: jax.Array, V: jax.Array, l1: float | jax.Array, l2: float | jax.Array) -> jax.Array:
+    """``l2 V``, as the lasso's part has none.
+
+    >>> elastic_net_hessian_product(jnp.array([[1.0, 0.0]]), jnp.array([[3.0, 4.0]]), 0.5, 0.5)
+    Array([[1.5, 2. ]], dtype=float32)
+    """
+    return l1_hessian_product(W, V, l1) + l2_hessian_product(W, V, l2)
+
+
 PENALTIES: dict[str, Penalty] = {
-    "l1": Penalty(l1_penalty, l1_gradient),
-    "l2": Penalty(l2_penalty, l2_gradient),
-    "elastic_net": Penalty(elastic_net, elastic_net_gradient),
+    "l1": Penalty(l1_penalty, l1_gradient, l1_hessian_product),
+    "l2": Penalty(l2_penalty, l2_gradient, l2_hessian_product),
+    "elastic_net": Penalty(elastic_net, elastic_net_gradient, elastic_net_hessian_product),
 }

@@ -19,7 +19,8 @@ from mlpjax.config import NUMERIC_FIELDS, STATIC_FIELDS, ActivationName, HeadNam
 
 FULL = Config(
     sizes=(3, 5, 4, 2), activation=("tanh", "prelu"), head="regression", init="he_uniform", bias=False,
-    batch_norm=True, dropout=(0.1, None, 0.5), l1=0.01, l2=0.1, param_dtype="float32", compute_dtype="bfloat16",
+    batch_norm=True, batch_norm_convention="torch", dropout=(0.1, None, 0.5), l1=0.01, l2=0.1, param_dtype="float32",
+    compute_dtype="bfloat16",
 )  # fmt: skip
 
 # what is given, and words of the message: got, expected, choices or what to do
@@ -48,6 +49,11 @@ BAD = [
     ({"init": "he"}, ["unknown init 'he'", "auto", *INITIALIZERS]),
     ({"bias": 1}, ["bias is 1", "True or False"]),
     ({"batch_norm": None}, ["batch_norm is None", "True or False"]),
+    ({"batch_norm": True, "batch_norm_convention": "kears"}, ["'kears'", "did you mean 'keras'?", "torch"]),
+    ({"batch_norm": True, "batch_norm_convention": "optax"}, ["optax has no batch-norm", "'torch', 'keras' or None"]),
+    ({"batch_norm": True, "batch_norm_convention": "sklearn"}, ["sklearn has no batch-norm", "'torch', 'keras'"]),
+    ({"batch_norm": True, "batch_norm_convention": True}, ["True", "torch, keras"]),
+    ({"batch_norm_convention": "torch"}, ["'torch' without batch_norm=True", "give both, or neither"]),
     ({"dropout": 1.0}, ["dropout rate is 1.0", "[0, 1)"]),
     ({"dropout": -0.1}, ["dropout rate is -0.1", "[0, 1)"]),
     ({"dropout": 1.5}, ["dropout rate is 1.5"]),
@@ -216,5 +222,6 @@ def test_records():
     assert all(field.kw_only for field in dataclasses.fields(Config))
     assert defaults == {
         "sizes": (784, 256, 10), "activation": "relu", "head": "multiclass", "init": "auto", "bias": True,
-        "batch_norm": False, "dropout": None, "l1": None, "l2": None, "param_dtype": None, "compute_dtype": None,
+        "batch_norm": False, "batch_norm_convention": None, "dropout": None, "l1": None, "l2": None,
+        "param_dtype": None, "compute_dtype": None,
     }  # fmt: skip

@@ -41,6 +41,13 @@ def gelu_tanh_derivative(z):
     return (1 + t) / 2 + z / 2 * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
 
 
+def gelu_tanh_second_derivative(z):
+    """The product rule once more."""
+    t, c = math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)), math.sqrt(2 / math.pi)
+    du, ddu = c * (1 + 3 * 0.044715 * z**2), c * 6 * 0.044715 * z
+    return (1 - t * t) * (du + z / 2 * ddu - z * t * du**2)
+
+
 # g′(z), each in another form than the package's
 DERIVATIVES = {
     "identity": lambda z, slope: 1.0,
@@ -57,6 +64,20 @@ DERIVATIVES = {
     "gelu": lambda z, slope: math.erfc(-z / math.sqrt(2)) / 2 + z * normal_density(z),
     "gelu_tanh": lambda z, slope: gelu_tanh_derivative(z),
     "silu": lambda z, slope: (z + math.sinh(z) + math.cosh(z) + 1) / (2 + 2 * math.cosh(z)),
+}
+
+
+# g″(z) likewise; 0 of the others
+SECOND_DERIVATIVES = {
+    "sigmoid": lambda z: -math.tanh(z / 2) / (2 + 2 * math.cosh(z)),
+    "tanh": lambda z: -2 * math.sinh(z) / math.cosh(z) ** 3,
+    "arctan": lambda z: -math.sin(2 * math.atan(z)) * math.cos(math.atan(z)) ** 2,
+    "elu": lambda z: math.exp(z) if z < 0 else 0.0,
+    "selu": lambda z: oracle.SELU_LAMBDA * oracle.SELU_ALPHA * math.exp(z) if z < 0 else 0.0,
+    "softplus": lambda z: 1 / (2 + 2 * math.cosh(z)),
+    "gelu": lambda z: 2 * normal_density(z) - z * z * normal_density(z),
+    "gelu_tanh": gelu_tanh_second_derivative,
+    "silu": lambda z: (2 - z * math.tanh(z / 2)) / (2 + 2 * math.cosh(z)),
 }
 
 
@@ -77,7 +98,15 @@ def test_activation(x64, name):
     np.testing.assert_allclose(hand, by_loops(DERIVATIVES[name]), **EXACT)
     # also at the kinks, of either sign
     np.testing.assert_allclose(vjp(jnp.ones_like(out))[0], hand, **EXACT)
+    # no d2f says that g″ is 0
+    second = jnp.zeros_like(z) if g.d2f is None else g.d2f(z)
+    expected = SECOND_DERIVATIVES.get(name, lambda z: 0.0)
+    np.testing.assert_allclose(second, by_loops(lambda z, slope: expected(z)), **EXACT)
+    for slow in (g.df, lambda z, *slope: jax.vjp(lambda z: g.f(z, *slope), z)[1](jnp.ones_like(z))[0]):
+        by_autodiff = jax.vjp(lambda z, f=slow: f(z, *slope), z)[1](jnp.ones_like(z))[0]
+        np.testing.assert_allclose(by_autodiff, second, rtol=4e-15, atol=4e-15)
     if g.df_dslope is not None:
+        np.testing.assert_array_equal(g.d2f_dslope(z), Z < 0)
         np.testing.assert_array_equal(g.df_dslope(z), np.minimum(Z, 0))
         # ∂²g/∂z∂slope in either order, also at the kink
         for f, at in ((g.df_dslope, z), (lambda slope: g.df(z, slope), jnp.ones(Z.shape))):
@@ -93,13 +122,15 @@ def test_activation_of_extremes(name):
     np.testing.assert_array_equal(np.isnan(out), [[False, True], [True, False]])
     assert np.isfinite(np.diagonal(g.df(z, *slope))).all()
     assert np.isfinite(np.diagonal(vjp(jnp.ones_like(out))[0])).all()
+    assert g.d2f is None or np.abs(np.diagonal(g.d2f(z))).max() < 1e-6
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation_keeps_the_dtype(x64, name, dtype):
     g, slope, z = ACTIVATIONS[name], slope_of(name, dtype), jnp.array(Z, dtype)
-    outputs = [g.f(z, *slope), g.df(z, *slope)] + ([] if g.df_dslope is None else [g.df_dslope(z)])
+    outputs = [g.f(z, *slope), g.df(z, *slope)]
+    outputs += [f(z) for f in (g.df_dslope, g.d2f, g.d2f_dslope) if f is not None]
     assert {(out.dtype, out.shape) for out in outputs} == {(jnp.dtype(dtype), Z.shape)}
 
 
@@ -122,6 +153,11 @@ def test_penalty(x64, name, strengths, value, gradient, dtype):
     np.testing.assert_allclose(got, value, rtol=float(jnp.finfo(dtype).eps))
     np.testing.assert_array_equal(df, gradient)
     np.testing.assert_array_equal(jax.grad(rule.f)(matrix, *strengths), gradient)
+    V = jnp.array([[1.0, -3.0], [2.0, 0.5]], dtype)
+    product, by_autodiff = rule.ddf(matrix, V, *strengths), jax.jvp(lambda W: rule.df(W, *strengths), (matrix,), (V,))
+    assert product.dtype == jnp.dtype(dtype)
+    np.testing.assert_array_equal(product, by_autodiff[1])
+    np.testing.assert_array_equal(product, 0.0 if name == "l1" else strengths[-1] * V)
 
 
 SHAPE = (6, 4)

@@ -15,6 +15,7 @@ from mlpjax.targets import as_array, check_targets, target_matrix
 
 EXACT = {"rtol": 4e-15, "atol": 1e-15}
 SCORES = np.array([[1.0, -2.0, 0.5], [400.0, 401.0, 398.0]])
+DIRECTION = np.array([[1.0, -0.5, 2.0], [0.25, 3.0, -1.0]])
 HARD, SOFT = [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [[0.3, 0.6, 0.1], [0.5, 0.0, 0.2]]
 
 
@@ -41,7 +42,41 @@ def test_head(x64, head, y):
     if head == "regression_relu":
         dz = dz * (SCORES > 0)
     np.testing.assert_allclose(rule.dz(z, targets), dz, **EXACT)
-    np.testing.assert_allclose(jax.grad(lambda z: jnp.sum(rule.loss(z, targets)))(z), dz, **EXACT)
+    gradient = jax.grad(lambda z: jnp.sum(rule.loss(z, targets)))
+    np.testing.assert_allclose(gradient(z), dz, **EXACT)
+    Rz = jnp.array(DIRECTION)
+    product = rule.ddz(z, targets, Rz)
+    for of_dz in (lambda z: rule.dz(z, targets), gradient):
+        np.testing.assert_allclose(product, jax.jvp(of_dz, (z,), (Rz,))[1], **EXACT)
+
+
+def test_head_products(x64):
+    """(∂²L/∂z²) v where ŷ is ½: worked by hand, and in the dtype of z."""
+    z, y, Rz = (
+        jnp.array(a, jnp.bfloat16) for a in ([[0.0, 0.0], [0.0, 3.0]], [[1.0, 0.0], [0.0, 2.0]], [[4.0, 2.0]] * 2)
+    )
+    products = {name: rule.ddz(z, y, Rz) for name, rule in HEADS.items()}
+    assert {product.dtype for product in products.values()} == {jnp.dtype(jnp.bfloat16)}
+    assert products["multilabel"][0].tolist() == [1.0, 0.5]
+    assert products["multiclass"][0].tolist() == [0.5, -0.5]
+    assert products["regression"].tolist() == [[4.0, 2.0], [4.0, 2.0]]
+    assert products["regression_relu"].tolist() == [[0.0, 0.0], [0.0, 2.0]]
+
+
+def test_product_of_a_confident_row():
+    """With ŷ₂ = e⁻⁴⁰ the product is e⁻⁴⁰ (v₁ − v₂, v₂ − v₁) to float32's digits, though 1 − ŷ₁ rounds to 0."""
+    z, y, Rz = jnp.array([[0.0, -40.0], [-40.0, 0.0]]), jnp.eye(2), jnp.array([[3.0, 5.0], [3.0, 5.0]])
+    expected = np.exp(-40) * np.array([[-2.0, 2.0], [-2.0, 2.0]])
+    np.testing.assert_allclose(HEADS["multiclass"].ddz(z, y, Rz), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_products_at_extreme_scores(head):
+    """At ±1e4 in float32: finite, and 0 where ŷ is certain."""
+    z, y, Rz = jnp.array([[1e4, -1e4], [-1e4, 1e4]]), jnp.eye(2), jnp.array([[3.0, -5.0], [2.0, 1.0]])
+    product = np.asarray(HEADS[head].ddz(z, y, Rz))
+    kept = {"regression": np.ones((2, 2)), "regression_relu": np.eye(2)}.get(head, np.zeros((2, 2)))
+    np.testing.assert_array_equal(product, kept * np.asarray(Rz))
 
 
 def test_infinite_scores(x64):

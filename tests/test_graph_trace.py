@@ -162,7 +162,7 @@ def test_a_gradient_function_of_many_steps_trains(x64):
 
 
 def test_the_graph_runs_again_on_new_values(x64):
-    f = partial(mlpjax.activations.gelu)
+    f = partial(mlpjax.gated.gelu)
     traced = trace_graph(lambda x: jnp.sum(f(x)), jnp.array([0.1, 0.2]))
     (x,) = traced.inputs
     assert isinstance(x, Variable)
@@ -170,4 +170,4 @@ def test_the_graph_runs_again_on_new_values(x64):
         x.value = value
         np.testing.assert_allclose(traced.graph.forward(), jnp.sum(f(value)), rtol=1e-14)
         traced.graph.backward()
-        np.testing.assert_allclose(x.grad, mlpjax.activations.gelu_derivative(value), rtol=1e-13)
+        np.testing.assert_allclose(x.grad, mlpjax.gated.gelu_derivative(value), rtol=1e-13)

@@ -249,7 +249,7 @@ def layers_forward():
         yield Mutant(f"affine forward {name}", passes, "affine_forward", wrong, WEIGHTED)
 
     def norm(eps=1e-5, unbiased=False, equal_rows=False, beta_sign=1):
-        def wrong(z, gamma, beta, p):
+        def wrong(z, gamma, beta, p, _):
             m = z.shape[0]
             p = jnp.full_like(p, 1 / m) if equal_rows else p
             _, cache, (mean, var) = layers.batch_norm_forward(z, gamma, beta, p)
@@ -268,13 +268,13 @@ def layers_forward():
     }.items():
         yield Mutant(f"batch-norm forward {name}", passes, "batch_norm_forward", norm(**options), NORMED)
 
-    def inferred(z, gamma, beta, state):
+    def inferred(z, gamma, beta, state, _):
         return inference(z, gamma, beta, state._replace(var=state.var**2))
 
     yield Mutant("batch-norm inference by σ²", passes, "batch_norm_inference", inferred, NORMED_EVALUATION)
 
     def moved(momentum, debias=True):
-        def wrong(state, mean, var):
+        def wrong(state, mean, var, *_):
             t = state.count + 1
             new = (1 - momentum) / (1 - momentum ** t.astype(mean.dtype)) if debias else 1 - momentum
             average = (old + new * (batch - old) for old, batch in zip(state[:2], (mean, var), strict=True))

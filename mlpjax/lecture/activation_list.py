@@ -19,8 +19,6 @@ from mlpjax.activations import (
     arctan_derivative,
     binary_step,
     binary_step_derivative,
-    elu,
-    elu_derivative,
     identity,
     identity_derivative,
     leaky_relu,
@@ -35,6 +33,7 @@ from mlpjax.activations import (
     softplus_derivative,
 )
 from mlpjax.claims import Claim, agree, equal, holds, printed
+from mlpjax.exponential import elu, elu_derivative
 from mlpjax.lecture.activation import grid, slope
 from mlpjax.passes import activation_backward
 from mlpjax.vanishing import dying_relu
