@@ -1,8 +1,8 @@
-"""The chain rule, the lecture's first worked example of back-propagation, and the gradient of each example.
+"""The chain rule, and the lecture's first worked example of back-propagation.
 
 The worked example is a logistic unit under least squares, z = xw + b, ŷ = σ(z), L = ½(ŷ − y)²: once as in calculus
 class (`calculus`), once by back-propagation (`backward_unit`). Its derivatives are per example, ∂L/∂v, with no 1/m;
-`per_example_gradients` has the same for any network of mlpjax. The second example is in `mlpjax.chain_network`.
+`mlpjax.per_example` has the same for any network of mlpjax. The second example is in `mlpjax.chain_network`.
 
 Source: lecture, section *Chain rule and back-propagation*.
 """
@@ -16,12 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from mlpjax.activations import sigmoid, sigmoid_derivative
-from mlpjax.checks import check_is_batch, check_rows
-from mlpjax.config import Config
 from mlpjax.errors import InputError
-from mlpjax.mlp import backward
-from mlpjax.parameters import Batch, Params, State
-from mlpjax.targets import check_targets
 
 Scalar = Callable[..., Any]
 """A function of one or several numbers; it takes arrays too, element by element."""
@@ -163,38 +158,3 @@ def curvature(x: Any, w: Any, b: Any, y: Any) -> jax.Array:
     z = jnp.asarray(x * w + b)
     a, slope = sigmoid(z), sigmoid_derivative(z)
     return x**2 * (slope**2 + (a - y) * slope * (1 - 2 * a))
-
-
-def per_example_gradients(config: Config, params: Params, state: State, batch: Batch) -> Params:
-    """∂L⁽ⁱ⁾/∂θ for every example: the tree of ``params``, each leaf with a first axis m.
-
-    Their mean over the examples is the gradient of the cost J = (1/m) Σᵢ L⁽ⁱ⁾, which is what `mlpjax.backward`
-    returns for a batch without weights; a penalty, which no example owns, is in each of them. Dropout is off.
-
-    Raises:
-        InputError: under batch-norm, which makes the loss of one example depend on the others; and as `loss` does.
-
-    Source: ``chain-cost-grad``.
-
-    >>> config = Config(sizes=(2, 1), head="regression", init="zeros")
-    >>> params, state = mlpjax.init(config, jax.random.key(0))
-    >>> batch = Batch(jnp.eye(2), jnp.array([1.0, 3.0]))
-    >>> grads = per_example_gradients(config, params, state, batch)
-    >>> grads[0].b.T, mlpjax.backward(config, params, state, batch)[1][0].b
-    (Array([[-1., -3.]], dtype=float32), Array([-2.], dtype=float32))
-    """
-    if config.batch_norm:
-        raise InputError(
-            "config has batch_norm: the loss of an example depends on its batch; expected batch_norm=False"
-        )
-    check_is_batch(batch)
-    if batch.weight is not None:
-        raise InputError("batch has weights: expected none; multiply the gradient of example i by its weight instead")
-    x, y = jnp.asarray(batch.x), jnp.asarray(batch.y)
-    check_rows(x, y)
-    check_targets(config.head, batch.y, config.sizes[-1])
-
-    def of_one(x: jax.Array, y: jax.Array) -> Params:
-        return backward(config, params, state, Batch(x[None], y[None]), train=False)[1]
-
-    return jax.vmap(of_one)(x, y)

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 import mlpjax
-from mlpjax import Batch, Config, ConfigError, DataError, InputError, Layer
+from mlpjax import Batch, Config, ConfigError, InputError, Layer
 from mlpjax.chain import (
     backward_unit,
     calculus,
     chain_rule,
     curvature,
     forward_unit,
-    per_example_gradients,
     product_rule,
 )
 from mlpjax.chain_network import backward_network, forward_network, network_edges, paths_between
@@ -156,34 +155,6 @@ def test_paths_of_a_graph():
         paths_between(edges, "e", "c")
     with pytest.raises(InputError, match="cycle"):
         paths_between({**edges, ("b", "a"): 1.0}, "a", "c")
-
-
-@pytest.mark.parametrize(("head", "y"), [("multiclass", np.array([0, 1, 1, 0])), ("multilabel", np.eye(4)[:, :2])])
-def test_per_example_gradients(x64, head, y):
-    config = Config(sizes=(3, 4, 2), activation="tanh", head=head, l2=0.1)
-    _, params, _ = network()
-    batch = Batch(np.random.default_rng(0).normal(size=(4, 3)), y)
-    each = jax.jit(per_example_gradients)(config, params, (), batch)
-    alone, backward = jax.jit(mlpjax.autodiff), jax.jit(mlpjax.backward)
-    for i in range(4):
-        _, one = alone(config, params, (), Batch(batch.x[i : i + 1], y[i : i + 1]))
-        jax.tree.map(lambda e, o, i=i: np.testing.assert_allclose(e[i], o, rtol=1e-11, atol=1e-14), each, one)
-    _, whole = backward(config, params, (), batch)
-    jax.tree.map(lambda e, w: np.testing.assert_allclose(e.mean(axis=0), w, rtol=1e-11, atol=1e-14), each, whole)
-
-
-def test_per_example_gradients_refuse():
-    config, params, x = Config(sizes=(2, 3)), (Layer(jnp.ones((2, 3)), jnp.ones(3)),), np.ones((4, 2))
-    with pytest.raises(InputError, match="batch has weights"):
-        per_example_gradients(config, params, (), Batch(x, np.zeros(4, int), np.ones(4)))
-    with pytest.raises(InputError, match="batch_norm"):
-        per_example_gradients(Config(sizes=(2, 3), batch_norm=True), params, (), Batch(x, np.zeros(4, int)))
-    with pytest.raises(DataError, match="x has 4 rows and y has 3"):
-        per_example_gradients(config, params, (), Batch(x, np.zeros(3, int)))
-    with pytest.raises(DataError, match="a label outside the classes: 3"):
-        per_example_gradients(config, params, (), Batch(x, np.array([0, 1, 2, 3])))
-    with pytest.raises(InputError, match=r"expected mlpjax\.Batch"):
-        per_example_gradients(config, params, (), (x, np.zeros(4, int)))
 
 
 def test_counts_of_a_network():

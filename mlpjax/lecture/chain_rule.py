@@ -17,6 +17,7 @@ from mlpjax.config import Config
 from mlpjax.heads import sigmoid_cross_entropy_dz
 from mlpjax.layers import BatchNormState
 from mlpjax.parameters import Batch, Layer, Params
+from mlpjax.per_example import per_example_gradients
 
 
 def chain_one_var() -> tuple[Claim, ...]:
@@ -221,7 +222,7 @@ def chain_cost() -> Claim:
 def chain_cost_grad() -> tuple[Claim, ...]:
     """The gradient of the cost is the mean of the gradients of the losses; under batch-norm no longer."""
     config, params, batch = _single()
-    (each,) = jax.jit(chain.per_example_gradients)(config, params, (), batch)
+    (each,) = jax.jit(per_example_gradients)(config, params, (), batch)
     (auto,) = jax.jit(jax.jacrev(_losses))(params, batch)
     _, (grads,) = jax.jit(mlpjax.backward)(config, params, (), batch)
     return (
