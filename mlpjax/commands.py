@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mlpjax.augment_words import augmentation
 from mlpjax.checkpoint import load, save, versions
 from mlpjax.cli import BAD_INPUT, INTERRUPTED, OK, complain
 from mlpjax.config import Config
@@ -50,11 +52,25 @@ def train(options: TrainOptions, started: float) -> int:
     if steps >= 2**31:
         raise ConfigError(f"--epochs {options.epochs} are {steps} steps: expected fewer than 2^31")
     grad_fn = backward if options.grad == "hand" else autodiff
-    optimizer = make_optimizer(options.optimizer, options.lr, schedule=options.schedule, steps=steps, clip=options.clip)
+    with warnings.catch_warnings(record=True) as unstable:
+        warnings.simplefilter("always", UserWarning)
+        optimizer = make_optimizer(
+            options.optimizer,
+            options.lr,
+            schedule=options.schedule,
+            steps=steps,
+            clip=options.clip,
+            convention=options.convention,
+            weight_decay=options.weight_decay or None,
+            proximal_l1=options.proximal_l1 or None,
+        )
+    augment = augmentation(options.augment, dataset)
     title = _describe(dataset, parts, config)
     # clipped steps are of bounded size, and other rules than plain gradient steps have other limits
     if options.optimizer == "sgd" and options.clip is None and (why := unstable_decay(options.lr, options.l2)):
         say(f"warning: with --lr as α, {why}")
+    for warning in unstable:
+        say(f"warning: with --lr as α and --weight-decay as l2, {warning.message}")
     # one interrupt ends fit; what follows it is quick, and completes
     with deferred_interrupt():
         with progress_bar(options.epochs, HEADS[config.head].metric_name, title) as callback:
@@ -68,6 +84,7 @@ def train(options: TrainOptions, started: float) -> int:
                 grad_fn=grad_fn if options.accumulate == 1 else accumulate(grad_fn, options.accumulate),
                 valid_data=batches.get("valid"),
                 class_weight=None if options.class_weight == "none" else options.class_weight,
+                augment=augment,
                 patience=options.patience,
                 monitor=options.monitor,
                 callback=callback,
@@ -175,6 +192,7 @@ def _config(options: TrainOptions, dataset: Dataset) -> Config:
         init=options.init,
         bias=options.bias,
         batch_norm=options.batch_norm,
+        batch_norm_convention=options.batch_norm_convention,
         dropout=None if not rates else rates[0] if len(rates) == 1 else rates,
         l1=options.l1 or None,
         l2=options.l2 or None,

@@ -1,34 +1,60 @@
-"""Optimisers and learning-rate schedules by name, for the command line; all of them are optax's."""
+"""The lecture's optimisers as optax's gradient transformations, by name for the command line, and schedules by name.
+
+Each takes the learning rate α as a number, an array ``()`` (traced: a population is one ``jax.vmap``) or an optax
+schedule, and works wherever an optax optimiser does: schedules, clipping, masks and accumulation are optax's.
+``convention="torch" | "keras" | "optax" | "sklearn"`` selects the form and the constants of a library (see
+`mlpjax.optim_conventions`); a constant that is given goes before them.
+
+Source: lecture, section *Optimisation*; the rules themselves, for one array, are in `mlpjax.optim_rules`.
+"""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import optax
 
+from mlpjax import optim_decay
 from mlpjax.errors import ConfigError, unknown_name
+from mlpjax.optim_adaptive import adadelta, adadelta_slide, adagrad, adam, adam_slide, rmsprop
+from mlpjax.optim_conventions import library_form
+from mlpjax.optim_decay import coupled_decay, decoupled_decay, proximal_l1
+from mlpjax.optim_momentum import gradient_descent, look_back, momentum, nesterov
 
-OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
-    "sgd": optax.sgd,
-    "momentum": functools.partial(optax.sgd, momentum=0.9),
-    "nesterov": functools.partial(optax.sgd, momentum=0.9, nesterov=True),
-    "adagrad": optax.adagrad,
-    "adadelta": optax.adadelta,
-    "rmsprop": optax.rmsprop,
-    "adam": optax.adam,
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "adadelta",
+    "adadelta_slide",
+    "adagrad",
+    "adam",
+    "adam_slide",
+    "coupled_decay",
+    "decoupled_decay",
+    "gradient_descent",
+    "look_back",
+    "make_optimizer",
+    "momentum",
+    "nesterov",
+    "proximal_l1",
+    "rmsprop",
+]
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": gradient_descent,
+    "momentum": momentum,
+    "nesterov": nesterov,
+    "adagrad": adagrad,
+    "adadelta": adadelta,
+    "rmsprop": rmsprop,
+    "adam": adam,
+    "adam_slide": adam_slide,
 }
 """Optimisers by the lecture's names, as functions of the learning rate or its schedule.
 
-Source: ``opt-momentum-v``, ``opt-momentum-theta``, ``opt-momentum-beta``, ``opt-momentum-heavyball``,
-``opt-momentum-accelerate``, ``opt-momentum-damp``, ``opt-momentum-physics``, ``opt-nag-lookahead``, ``opt-nag``,
-``opt-nag-compare``, ``opt-adagrad-notation``, ``opt-adagrad-G``, ``opt-adagrad-theta``, ``opt-adagrad-frequency``,
-``opt-adagrad-shrink``, ``opt-adadelta-slide``, ``opt-adadelta-paper``, ``opt-rmsprop``, ``opt-rmsprop-axes``,
-``opt-rmsprop-first-step``, ``opt-adam-v``, ``opt-adam-s``, ``opt-adam-theta-slide``, ``opt-adam-paper``,
-``opt-adam-hparams``, ``opt-adam-composition``, ``opt-adam-bias``, ``opt-index-consistency``, ``opt-trajectories``,
-``train-first-order``.
+Source: ``opt-trajectories``, ``train-first-order``.
 """
 
 SCHEDULES: dict[str, Callable[[float, int], Any]] = {
@@ -46,9 +72,17 @@ def _warmup_cosine(lr: float, steps: int) -> Any:
 
 
 def make_optimizer(
-    name: str, lr: float, *, schedule: str = "constant", steps: int = 1, clip: float | None = None
+    name: str,
+    lr: float,
+    *,
+    schedule: str = "constant",
+    steps: int = 1,
+    clip: float | None = None,
+    convention: str | None = None,
+    weight_decay: float | None = None,
+    proximal_l1: float | None = None,
 ) -> optax.GradientTransformation:
-    """Put together an optimiser: gradients clipped to a global norm of ``clip``, if given, then the rule.
+    """Put together an optimiser: clipping, the rule, decoupled weight decay and soft-thresholding, in this order.
 
     Args:
         name: one of `OPTIMIZERS`.
@@ -56,9 +90,16 @@ def make_optimizer(
         schedule: one of `SCHEDULES`.
         steps: the number of updates that the schedule spans.
         clip: the largest norm of the whole gradient.
+        convention: the library whose form of the rule is taken.
+        weight_decay: l2 of `mlpjax.optim_decay.decoupled_decay`; with Adam that is AdamW.
+        proximal_l1: l1 of `mlpjax.optim_decay.proximal_l1`.
+
+    Warns:
+        UserWarning: α · l2 ≥ 2: the decay never settles.
 
     Raises:
-        ConfigError: for an unknown name, and for a learning rate or norm that is not finite and positive.
+        ConfigError: for an unknown name, a library that lacks the rule, and for a learning rate or norm that is not
+            finite and positive.
 
     Source: ``erm-issue-optimiser``.
 
@@ -68,11 +109,21 @@ def make_optimizer(
     mlpjax.errors.ConfigError: unknown optimizer 'adamm': did you mean 'adam'? known: sgd, ...
     """
     if name not in OPTIMIZERS:
-        raise ConfigError(unknown_name("optimizer", name, OPTIMIZERS))
+        adamw = "; for AdamW give 'adam' and weight_decay" if name.lower() == "adamw" else ""
+        raise ConfigError(f"{unknown_name('optimizer', name, OPTIMIZERS)}{adamw}")
     if schedule not in SCHEDULES:
         raise ConfigError(unknown_name("schedule", schedule, SCHEDULES))
     for what, value in (("learning rate", lr), ("clip", clip)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{what} is {value}: expected a finite number > 0")
-    rule = OPTIMIZERS[name](SCHEDULES[schedule](lr, max(1, steps)))
-    return rule if clip is None else optax.chain(optax.clip_by_global_norm(clip), rule)
+    library_form(name, convention)
+    alpha = SCHEDULES[schedule](lr, max(1, steps))
+    parts = [OPTIMIZERS[name](alpha, **({} if convention is None else {"convention": convention}))]
+    if clip is not None:
+        parts.insert(0, optax.clip_by_global_norm(clip))
+    if weight_decay is not None:
+        parts.append(decoupled_decay(alpha, weight_decay, warn=False))
+        optim_decay.warn_unstable(lr, weight_decay, stacklevel=3)
+    if proximal_l1 is not None:
+        parts.append(optim_decay.proximal_l1(alpha, proximal_l1))
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)

@@ -13,10 +13,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mlpjax.config import ActivationName, ComputeDtype, HeadName, InitName
+from mlpjax.config import ActivationName, BatchNormConvention, ComputeDtype, HeadName, InitName
 from mlpjax.errors import ConfigError
+from mlpjax.optim_conventions import library_form
 
-OptimizerName = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam"]
+OptimizerName = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adam_slide"]
+ConventionName = Literal["torch", "keras", "optax", "sklearn"]
 ScheduleName = Literal["constant", "cosine", "linear", "warmup_cosine"]
 
 _SMALL, _LARGE = 1e-37, 1e38
@@ -57,6 +59,8 @@ class TrainOptions:
     """Whether layers have a bias."""
     batch_norm: bool = False
     """Batch-normalise the pre-activations of the hidden layers."""
+    batch_norm_convention: BatchNormConvention | None = None
+    """The library whose batch-norm is taken: epsilon, momentum and variance of the running statistics."""
     dropout: tuple[float, ...] = (0.2,)
     """Probability of dropping a hidden unit; or one per layer: input, hidden 1, ... (0: no dropout)."""
     l1: float = 0.0
@@ -71,15 +75,26 @@ class TrainOptions:
     batch_size: int = 32
     """Examples per step."""
     optimizer: OptimizerName = "adam"
-    """Rule of the update."""
+    """Rule of the update; momentum and nesterov average the gradients, as the lecture does, so that their steps are
+    1 - 0.9 times those of a library's heavy ball (--convention torch)."""
+    convention: ConventionName | None = None
+    """Library whose form and constants the rule takes; by default the lecture's or the paper's."""
     lr: float = 1e-3
     """Learning rate, or its peak."""
     schedule: ScheduleName = "cosine"
     """Course of the learning rate over the run."""
     clip: float | None = None
     """Largest norm of the gradient."""
+    weight_decay: float = 0.0
+    """Strength of the decay of W beside the rule, lr * weight_decay * W per step (with adam: AdamW)."""
+    proximal_l1: float = 0.0
+    """Strength of an L1 penalty that makes weights exactly 0: each step cuts lr * proximal_l1 off |W|."""
     accumulate: int = 1
     """Parts in which a batch is taken, to save memory."""
+    augment: tuple[str, ...] = ()
+    """Random changes to every training batch, NAME=NUMBER. Of images: shift, elastic and smooth (pixels), rotate and
+    shear (degrees), scale, flip (probability), noise. Of any rows: jitter (noise), mixup (alpha of its Beta). Inputs
+    are scaled first: noise and jitter are in units of scaled inputs."""
     grad: Literal["hand", "autodiff"] = "hand"
     """The gradient: derived by hand, or by jax.grad."""
     patience: int | None = None
@@ -114,9 +129,18 @@ class TrainOptions:
         for name, number in (("--lr", self.lr), ("--clip", self.clip)):
             if number is not None and not _SMALL <= number <= _LARGE:
                 raise ConfigError(f"{name} is {number}: expected a number > 0, from {_SMALL:g} to {_LARGE:g}")
-        for name, number in (("--l1", self.l1), ("--l2", self.l2)):
+        strengths = {
+            "--l1": self.l1,
+            "--l2": self.l2,
+            "--weight-decay": self.weight_decay,
+            "--proximal-l1": self.proximal_l1,
+        }
+        for name, number in strengths.items():
             if not 0 <= number <= _LARGE:
                 raise ConfigError(f"{name} is {number}: expected a number from 0 to {_LARGE:g}")
+        if self.l1 and self.proximal_l1:
+            raise ConfigError("--l1 and --proximal-l1 are one penalty: choose one; --proximal-l1 gives exact zeros")
+        library_form(self.optimizer, self.convention)
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"--test-fraction is {self.test_fraction}: expected a number between 0 and 1")
         if not 0 <= self.valid_fraction < 1:

@@ -28,8 +28,8 @@ from mlpjax.optim import OPTIMIZERS
 from mlpjax.step import train_step
 
 RULES = {name: make(0.05) for name, make in OPTIMIZERS.items()}
-# every head but one, with and without batch-norm
-TRAINED = dict(zip(RULES, (STRUCTURES[i] for i in (6, 3, 2, 7, 4, 5, 1)), strict=True))
+# every head, with and without batch-norm
+TRAINED = dict(zip(RULES, (STRUCTURES[i] for i in (6, 3, 2, 7, 4, 5, 1, 8)), strict=True))
 # Adam divides by |g| + 1e-8: where g is near 0, its rounding of 1e-16 and more is 1e-7 of a step
 ROUNDING = {"adam": 1e-6}
 EVERY_OPTIMISER = pytest.mark.parametrize("name", RULES)
