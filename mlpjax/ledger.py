@@ -42,11 +42,15 @@ SECTIONS = {
     ),
     "graph": Section("Computation graph", "graph", ("graph", "graph_nodes")),
     "framework": Section("Frameworks", "fw", ("framework",)),
-    "training": Section("Types of training", "train", ("training",)),
-    "optimiser": Section("Alternatives to gradient descent", "opt", ("optimiser", "optimiser_adaptive")),
+    "training": Section("Types of training", "train", ("training", "training_methods")),
+    "optimiser": Section(
+        "Alternatives to gradient descent", "opt", ("optimiser", "optimiser_adaptive", "optimiser_adam")
+    ),
     "init": Section("Weight initialisation", "init", ("initialisation", "initialisation_depth")),
     "regularisation": Section(
-        "Regularisation", "reg", ("regularisation", "regularisation_network", "regularisation_dropout")
+        "Regularisation",
+        "reg",
+        ("regularisation", "regularisation_network", "regularisation_dropout", "regularisation_augmentation"),
     ),
     "normalisation": Section(
         "Normalisation", "norm", ("normalisation", "normalisation_batch", "normalisation_network")

@@ -76,7 +76,7 @@ def test_a_row(run):
 
 
 def test_a_row_that_rests_on_a_reason(run):
-    code, out, _ = run("reg-augmentation")
+    code, out, _ = run("fw-colab")
     assert code == 0
     assert re.search(r"\nreason: .+\n$", out)
 

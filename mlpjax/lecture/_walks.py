@@ -1,4 +1,4 @@
-"""What the checks of the optimisers share: a walk with an optimiser of the package, and gradients made by formula."""
+"""What the checks of the optimisers share: walks by an optimiser, or by a rule for one array, and made-up gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 import mlpjax
-from mlpjax.optim import make_optimizer
 
 ALPHA = 0.1
 START = np.array([2.0, -1.0])
@@ -19,22 +18,17 @@ CURVATURE = np.array([1.0, 9.0])
 STEPS = 25
 
 
-def walk(
-    name: str, lr: float, gradient: Callable[..., Any], steps: int = STEPS, start: np.ndarray = START
-) -> np.ndarray:
-    """The path (steps + 1, 2) of an optimiser of `mlpjax.optim`; ``gradient`` takes θ and the step's number from 0."""
-    return follow(*_stepper(name, lr), gradient, steps, start)[0]
+def walk(make: Callable[..., Any], gradient: Callable[..., Any], steps: int = STEPS, **options: Any) -> np.ndarray:
+    """The path (steps + 1, 2) of the optimiser ``make(**options)``; ``gradient`` takes θ and a count from 0."""
+    return follow(make, gradient, steps, **options)[0]
 
 
 def follow(
-    init: Callable[..., Any],
-    update: Callable[..., Any],
-    gradient: Callable[..., Any],
-    steps: int = STEPS,
-    start: np.ndarray = START,
+    make: Callable[..., Any], gradient: Callable[..., Any], steps: int = STEPS, at: np.ndarray = START, **options: Any
 ) -> tuple[np.ndarray, list[Any]]:
-    """The path of an optimiser, and its states after each step."""
-    path, state, states = [start], init(start), []
+    """The path of an optimiser from ``at``, and its states after each step."""
+    init, update = _stepper(make, **options)
+    path, state, states = [at], init(at), []
     for t in range(steps):
         theta, state = update(gradient(path[-1], t), state, path[-1])
         path.append(np.asarray(theta))
@@ -42,14 +36,27 @@ def follow(
     return np.stack(path), states
 
 
-def stepper(rule: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The start of an optimiser's state, and one compiled step of it."""
-    return rule.init, jax.jit(functools.partial(mlpjax.apply_update, rule))
+def by_rule(
+    rule: Callable[..., Any],
+    gradient: Callable[..., Any],
+    *constants: float,
+    memory: tuple[float, ...] = (0.0,),
+    clock: bool = False,
+    steps: int = STEPS,
+) -> np.ndarray:
+    """The path of ``rule(dθ, *memory, t if clock, *constants) -> (Δθ, *memory)``, a rule of `mlpjax.optim_rules`."""
+    path, memories = [START], [np.full(2, value) for value in memory]
+    for t in range(steps):
+        delta, *memories = rule(gradient(path[-1], t), *memories, *([t + 1] if clock else []), *constants)
+        path.append(path[-1] + np.asarray(delta))
+    return np.stack(path)
 
 
 @functools.cache
-def _stepper(name: str, lr: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    return stepper(make_optimizer(name, lr))
+def _stepper(make: Callable[..., Any], **options: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The start of an optimiser's state, and one compiled step of it."""
+    rule = make(**options)
+    return rule.init, jax.jit(functools.partial(mlpjax.apply_update, rule))
 
 
 def ravine(theta: Any, t: int = 0) -> Any:

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from scipy.optimize import minimize
 
 import mlpjax
-from mlpjax import Batch, Config, Layer
-from mlpjax.claims import Claim, agree, holds
+from mlpjax import Batch, Config, Layer, optim
+from mlpjax.claims import Claim, agree, equal, holds
 from mlpjax.penalties import elastic_net, elastic_net_gradient, l1_gradient, l1_penalty, l2_gradient, l2_penalty
 from mlpjax.shrinkage import ista, orthonormal_solution, proximal_step, ridge, soft_threshold
 
@@ -125,9 +126,13 @@ def reg_lasso_prox() -> tuple[Claim, ...]:
     X, y = _least_squares(orthonormal=False)
     w = np.asarray(ista(X, y, 0.2, steps=2000))
     gradient = X.T @ (X @ w - y) / 20
+    chain = optax.chain(optim.gradient_descent(0.5), optim.proximal_l1(0.5, 0.2, mask=True))
+    update, _ = chain.update(jnp.ones(4), chain.init(u), u)
     return (
         agree("S against a search over 60,001 points", soft_threshold(u, tau), best, 1e-4),
         agree("one step by hand", proximal_step(u, jnp.ones(4), 0.5, 0.2), [1.1, 0.0, -0.6, -2.7]),
+        agree("with optim.proximal_l1 last in the chain", u + update, [1.1, 0.0, -0.6, -2.7]),
+        equal("which makes zeros that are exact", (u + update)[1], 0.0),
         agree("where w ≠ 0: ∇ = −l1 sign(w)", gradient[w != 0], -0.2 * np.sign(w[w != 0]), 1e-8),
         holds("where w = 0: |∇| < l1", np.all(np.abs(gradient[w == 0]) < 0.2), float(np.abs(gradient[w == 0]).max())),
     )

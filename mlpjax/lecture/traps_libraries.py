@@ -15,7 +15,8 @@ from mlpjax.activations import tanh, tanh_derivative
 from mlpjax.audit import check_gradients
 from mlpjax.claims import Claim, agree, equal, holds
 from mlpjax.initializers import he_normal
-from mlpjax.optim import OPTIMIZERS
+from mlpjax.lecture._walks import follow
+from mlpjax.optim import adagrad, adam_slide, look_back, nesterov, rmsprop
 
 
 def trap_optax_nesterov() -> tuple[Claim, ...]:
@@ -26,22 +27,28 @@ def trap_optax_nesterov() -> tuple[Claim, ...]:
         V = beta * V + (1 - beta) * lam * (theta - alpha * beta * V)
         theta = theta - alpha * V
         ahead.append(theta - alpha * beta * V)
-    walked = _walk(OPTIMIZERS["nesterov"](alpha * (1 - beta)), np.ones(2), lambda t: lam * t, 6)
+    theirs = optax.sgd(alpha * (1 - beta), momentum=beta, nesterov=True)
+    walked = _walk(theirs, np.ones(2), lambda theta: lam * theta, 6)
+    ours, states = follow(nesterov, lambda theta, t: lam * theta, 6, at=np.ones(2), alpha=alpha, beta=beta)
     return (
         agree("its iterates are the look-ahead points", walked, ahead),
         holds("trap: they are not the θ of the slides", np.abs(walked[-1] - theta).max() > 0.01, f"{theta}"),
+        agree("ours are the same points, with α as on the slide", ours[1:], ahead),
+        agree("from which look_back finds θ", look_back(ours[-1], states[-1]), theta),
     )
 
 
 def trap_optax_adagrad() -> tuple[Claim, ...]:
-    """optax's Adagrad starts its sum of squares at 0.1, not at 0; set, it is the slides'."""
+    """optax's Adagrad starts its sum of squares at 0.1, not at 0; set, it is the slides', which ours is."""
     grads = np.array([1.0, 2.0, -0.5])
     exact = -np.cumsum(grads / np.sqrt(np.cumsum(grads**2) + 1e-8))
     shifted = -np.cumsum(grads / np.sqrt(0.1 + np.cumsum(grads**2) + 1e-7))
     rule = optax.adagrad(1.0, initial_accumulator_value=0.0, eps=1e-8)
     return (
-        agree("trap: the default starts at 0.1", _given(OPTIMIZERS["adagrad"](1.0), grads), shifted),
+        agree("trap: the default starts at 0.1", _given(optax.adagrad(1.0), grads), shifted),
         agree("with 0 and 1e-8", _given(rule, grads), exact),
+        agree("ours by default", _given(adagrad(1.0), grads), exact),
+        agree("ours with convention='optax'", _given(adagrad(1.0, convention="optax"), grads), shifted),
         holds("trap: the first step is 5 % shorter", abs(shifted[0] / exact[0] - 0.953) < 1e-3, shifted[0] / exact[0]),
     )
 
@@ -54,12 +61,13 @@ def trap_optax_adam() -> tuple[Claim, ...]:
         V, S = b1 * V + (1 - b1) * g, b2 * S + (1 - b2) * g * g
         plain.append(-V / np.sqrt(S))
     rate = np.sqrt(1 - b2**t) / (1 - b1**t)
-    walked = _given(optax.adam(1.0, b1, b2, eps=0.0), grads)
+    walked, ours = _given(optax.adam(1.0, b1, b2, eps=0.0), grads), _given(adam_slide(1.0, b1, b2, 1e-30), grads)
     names = [name for name in inspect.signature(optax.adam).parameters if "bias" in name or "correct" in name]
     return (
         equal("trap: no switch for it", len(names), 0),
         agree("trap: the first uncorrected step is 3.16 times as long", plain[0] / walked[0], 0.1 / np.sqrt(0.001)),
         agree("with ε = 0 the schedule makes up for it", walked, np.cumsum(rate * plain)),
+        agree("optim.adam_slide does not correct", ours, np.cumsum(plain)),
     )
 
 
@@ -71,9 +79,10 @@ def trap_optax_rmsprop() -> tuple[Claim, ...]:
         S = 0.9 * S + 0.1 * g * g
         under.append(-0.1 * g / np.sqrt(S + 1e-8))
         beside.append(-0.1 * g / (np.sqrt(S) + 1e-8))
-    walked, other = _given(OPTIMIZERS["rmsprop"](0.1), grads), np.cumsum(beside)
+    walked, other = _given(optax.rmsprop(0.1), grads), np.cumsum(beside)
     return (
         agree("no trap: the same iterates", walked, np.cumsum(under)),
+        agree("ours", _given(rmsprop(0.1), grads), np.cumsum(under)),
         holds("ε beside the root would be another rule", np.all(np.abs(other / walked) > 1.2), f"{other / walked}"),
     )
 
@@ -124,4 +133,4 @@ def _walk(optimizer: optax.GradientTransformation, theta: Any, gradient: Callabl
 def _given(optimizer: optax.GradientTransformation, gradients: np.ndarray) -> np.ndarray:
     """The iterates from 0 under gradients that are given."""
     left = iter(jnp.asarray(gradients))
-    return _walk(optimizer, 0.0, lambda theta: next(left), len(gradients))
+    return _walk(optimizer, np.zeros(()), lambda theta: next(left), len(gradients))
