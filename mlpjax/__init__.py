@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlpjax.activations import ACTIVATIONS, Activation
     from mlpjax.audit import check_gradients
+    from mlpjax.augment import ImageAugment
+    from mlpjax.augment_vectors import VectorAugment
     from mlpjax.checkpoint import Model, load, save
     from mlpjax.config import Config
     from mlpjax.data import load_dataset
@@ -44,6 +46,8 @@ __version__ = "0.1.0"
 _HOME = {
     "activations": ("ACTIVATIONS", "Activation"),
     "audit": ("check_gradients",),
+    "augment": ("ImageAugment",),
+    "augment_vectors": ("VectorAugment",),
     "checkpoint": ("Model", "load", "save"),
     "data": ("load_dataset",),
     "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),

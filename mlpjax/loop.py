@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mlpjax.augmenting import Augment
 from mlpjax.checks import check_batch
 from mlpjax.config import Config
 from mlpjax.heads import HEADS
@@ -94,8 +95,9 @@ class Run:
         batch_size: int,
         epochs: int,
         key: jax.Array,
+        augment: Augment | None = None,
     ) -> None:
-        self.config, self.data, self.key, self.epochs = config, data, key, epochs
+        self.config, self.data, self.key, self.epochs, self.augment = config, data, key, epochs, augment
         self.m = data.x.shape[0]
         self.batch_size = min(batch_size, self.m)
         self.steps = -(-self.m // self.batch_size)
@@ -109,7 +111,8 @@ class Run:
         """Trace and compile the chunk; later calls find it. Returns the seconds it took."""
         started = time.perf_counter()
         rows = np.full((self.chunk, self.batch_size), -1, np.int32)
-        run_chunk.lower(self.config, train_state, self.data, rows, np.int32(0), self.key, **self.static).compile()
+        args = (self.config, train_state, self.data, rows, np.int32(0), self.key, self.augment)
+        run_chunk.lower(*args, **self.static).compile()
         return time.perf_counter() - started
 
     def epoch_rows(self, epoch: int) -> np.ndarray:
@@ -123,7 +126,7 @@ class Run:
         """Run chunk ``i`` of an epoch, and bring its reports to the host."""
         first_step = (epoch - 1) * self.steps + i * self.chunk
         after, reports, finite = run_chunk(
-            self.config, train_state, self.data, rows, np.int32(first_step), self.key, **self.static
+            self.config, train_state, self.data, rows, np.int32(first_step), self.key, self.augment, **self.static
         )
         reports, finite = jax.device_get((reports, finite))
         return after, reports, bool(finite)

@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mlpjax.augmenting import Augment, augmented
 from mlpjax.checks import check_count, check_is_batch, row_weights
 from mlpjax.config import Config
 from mlpjax.heads import HEADS
 from mlpjax.mlp import apply_update, loss
+from mlpjax.optim_decay import refuse_two_l1
 from mlpjax.parameters import Aux, Batch, Params, State
 from mlpjax.targets import as_array, target_matrix
 
@@ -53,11 +55,16 @@ def train_step(
     train_state: TrainState,
     batch: Batch,
     key: jax.Array,
+    augment: Augment | None = None,
 ) -> tuple[TrainState, Report]:
     """One update θ ← θ − (what the optimiser makes of ∂J/∂θ on ``batch``). Source: ``train-minibatch-update``.
 
-    ``key`` is the step's own. A batch whose weights are all zero leaves ``train_state`` as it was. Optimisers
-    that want them get ``value``, ``grad`` and ``value_fn`` (plateau, L-BFGS).
+    ``key`` is the step's own. ``augment`` first makes another batch of this one, whose loss and metric are reported. A
+    batch whose weights are all zero leaves ``train_state`` as it was. Optimisers that want them get ``value``, ``grad``
+    and ``value_fn`` (plateau, L-BFGS).
+
+    Raises:
+        ConfigError: for an L1 penalty both in the config and as `mlpjax.optim.proximal_l1`.
 
     >>> config, optimizer = mlpjax.Config(sizes=(2, 1), head="regression"), optax.sgd(0.1)
     >>> params, state = mlpjax.init(config, jax.random.key(0))
@@ -68,6 +75,9 @@ def train_step(
     True
     """
     params, state, opt_state = train_state
+    refuse_two_l1(config, opt_state)
+    if augment is not None:
+        batch = augmented(config, params, augment, batch, key)
     (J, aux), grads = grad_fn(config, params, state, batch, key)
 
     def value_fn(params: Params) -> jax.Array:
@@ -90,6 +100,7 @@ def run_chunk(
     rows: jax.Array,
     first_step: jax.Array,
     key: jax.Array,
+    augment: Augment | None = None,
     *,
     optimizer: optax.GradientTransformation,
     grad_fn: GradFn,
@@ -103,6 +114,7 @@ def run_chunk(
         rows: ``(C, batch size)`` int32, which rows of ``data`` each batch takes; −1 is padding.
         first_step: the global number of the first step; step t draws from ``fold_in(key, t)``.
         key: the run's key.
+        augment: a pytree that is called with a key and a batch (see `mlpjax.augmenting.as_pytree`).
         optimizer: an optax gradient transformation.
         grad_fn: `mlpjax.backward` or `mlpjax.autodiff`.
 
@@ -114,7 +126,7 @@ def run_chunk(
     def body(train_state: TrainState, at: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Report]:
         step, batch_rows = at
         step_key = jax.random.fold_in(key, step)
-        return train_step(config, optimizer, grad_fn, train_state, take(data, batch_rows), step_key)
+        return train_step(config, optimizer, grad_fn, train_state, take(data, batch_rows), step_key, augment)
 
     steps = first_step + jnp.arange(rows.shape[0], dtype=jnp.int32)
     train_state, reports = jax.lax.scan(body, train_state, (steps, rows))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mlpjax.augmenting import Augment, as_pytree
 from mlpjax.checks import check_batch, check_count
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, InputError
@@ -64,6 +65,7 @@ def fit(
     state: State | None = None,
     opt_state: Any = None,
     class_weight: Sequence[float] | Literal["balanced"] | None = None,
+    augment: Augment | None = None,
     patience: int | None = None,
     monitor: Literal["loss", "metric"] = "loss",
     callback: Callable[[Progress], bool | None] | None = None,
@@ -86,6 +88,9 @@ def fit(
         opt_state: the optimiser's state to start from; ``optimizer.init(params)`` by default.
         class_weight: one weight per class, or ``"balanced"`` (m/(K m_c)); multiplies the weights of
             ``train_data``, not of ``valid_data``.
+        augment: changes every training batch before its step, on the device: an `mlpjax.ImageAugment`, an
+            `mlpjax.VectorAugment`, several by `mlpjax.augmenting.chain`, or a function ``(key, batch) -> batch`` (see
+            `mlpjax.augmenting`). ``train_loss`` and ``train_metric`` are then those of the changed batches.
         patience: stop when the monitored validation value has not improved for this many epochs, and return
             the parameters of the best epoch.
         monitor: the validation ``"loss"`` (lower is better) or the head's ``"metric"``.
@@ -130,6 +135,7 @@ def fit(
         check_count("patience", patience)
         if valid_data is None:
             raise InputError("patience (early stopping) watches validation data: give valid_data")
+    augment = None if augment is None else as_pytree(augment)
     train_data = _with_class_weight(config, check_batch(config, train_data, "train_data"), class_weight)
     valid_data = None if valid_data is None else check_batch(config, valid_data, "valid_data")
 
@@ -139,7 +145,7 @@ def fit(
             new_params, new_state = init(config, key)
             params, state = params or new_params, new_state if state is None else state
         opt_state = optimizer.init(params) if opt_state is None else opt_state
-        run = Run(config, optimizer, grad_fn, train_data, batch_size, epochs, key)
+        run = Run(config, optimizer, grad_fn, train_data, batch_size, epochs, key, augment)
         loop = Loop(run, TrainState(params, state, opt_state), valid_data, patience, monitor, callback)
         seconds_compile = run.compile(loop.now)
         if valid_data is not None:
