@@ -73,6 +73,7 @@ class Model:
     power: int
 
 
+@pytest.mark.slow
 def test_dicts_and_dataclasses_of_parameters():
     def of_dict(p, x):
         return jnp.mean((x @ p["w"] + p["b"]) ** 2)
@@ -97,6 +98,7 @@ def test_dicts_and_dataclasses_of_parameters():
     assert [leaf.path for leaf in report.leaves] == ["m.w", "m.b"]
 
 
+@pytest.mark.slow
 def test_several_arguments_and_vector_functions():
     def layer(x, W):
         return jnp.tanh(x @ W)
@@ -119,6 +121,7 @@ def layer_vjp_of_W(x, W):
     return a, lambda da: x.T @ (da * (1 - a**2))
 
 
+@pytest.mark.slow
 def test_random_cotangents_see_what_all_ones_do_not():
     """A sum over normalised values is constant: with a cotangent of ones, every gradient that is 0 in sum passes."""
 
@@ -400,6 +403,7 @@ def test_a_leaf_counts_by_its_own_scale(s):
     assert verdicts(quick(f, two_leaves(s, 1.0005)[1], p)) == ["agrees", "wrong"]
 
 
+@pytest.mark.slow
 def test_constants_and_indices_of_numpy():
     """A closure over float64 data, and int64 indices, in either precision."""
 

@@ -71,6 +71,7 @@ def test_no_false_alarm_on_random_networks(seed):
         assert report.ok, f"{config} {report}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_lower_precision_is_judged_by_float64(dtype):
     report = audited(PLAIN, dtype=dtype)
@@ -93,6 +94,7 @@ def scaled(factor):
     return grad_fn
 
 
+@pytest.mark.slow
 def test_dropout_masks_do_not_depend_on_the_precision():
     case = make_case(Config(sizes=(3, 6, 2), head="regression", activation="tanh", dropout=0.5))
     report = audited(case, dtype="float32")
@@ -100,6 +102,7 @@ def test_dropout_masks_do_not_depend_on_the_precision():
     assert max(leaf.relative for leaf in report.leaves) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_is_pinned_at_the_kinks():
     kinks = audit_kinks()
     assert all(kink.ok for kink in kinks)
@@ -198,6 +201,7 @@ def test_a_gradient_that_is_not_finite_is_told():
     assert first.cause == "the gradient is not finite in p[0]"
 
 
+@pytest.mark.slow
 def test_a_gradient_given_as_numbers():
     _, grads = PLAIN.call(mlpjax.backward)
     report = audit_given(PLAIN, grads)

@@ -58,6 +58,7 @@ def start_of(config):
 # --- the numbers
 
 
+@pytest.mark.slow
 def test_strengths_of_zero_change_no_bit():
     zero = chain(ImageAugment(shape=(2, 2), shift=0.0), VectorAugment(mixup=0.0, jitter=0.0))
     without, with_zero = (fit_seven(augment=augment, class_weight="balanced") for augment in (None, zero))

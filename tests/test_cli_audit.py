@@ -99,6 +99,7 @@ def test_a_right_gradient_of_ones_own(run):
     assert out.startswith("the gradient is right: 2 leaves, 15 elements, float64")
 
 
+@pytest.mark.slow
 def test_a_mistake_of_ones_own_is_explained(run):
     """Σ for the mean: the catalogue has it, with the formula that was meant."""
     homework(dW1=lambda dW: 6 * dW, db1=lambda db: 6 * db)
@@ -116,6 +117,7 @@ def test_a_mistake_of_ones_own_is_explained(run):
     assert "no mistake of the catalogue, and no simple relation, explains it" in out
 
 
+@pytest.mark.slow
 def test_a_file_written_from_a_network(run, tmp_path):
     case = make_case(Config(sizes=(3, 7, 6, 4), activation="tanh"), "given")
     _, grads = case.call(faulty(FAULTS["derivative-forgotten"]))

@@ -164,6 +164,7 @@ def normed(convention):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("convention", NORMS)
 def test_three_gradients_agree(x64, convention, train):

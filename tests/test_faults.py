@@ -93,6 +93,7 @@ def test_a_fault_is_one_change():
         assert changes == 1, fault.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(EXERCISES)), ids=lambda index: exercise_id(EXERCISES[index]))
 def test_every_fault_shows_and_is_no_other(x64, index):
     """On the exercises of the faults: those that apply give gradients that are all different."""

@@ -218,6 +218,7 @@ def formulas(tree):
     return {keystr(path): quantity.formula for path, quantity in leaves}
 
 
+@pytest.mark.slow
 def test_what_is_recorded_is_what_happened(recorded):
     """The forward pass: by the jnp of this file, by the loops of `oracle`, and by `mlpjax.loss`."""
     case, t = recorded[:2]

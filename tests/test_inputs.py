@@ -85,6 +85,7 @@ def test_a_population_is_taken_by_vmap_only():
             mlpjax.loss(Config(sizes=(2, 4, 3), **numbers), params[:2], (), Batch(X, Y), KEY)
 
 
+@pytest.mark.slow
 def test_rates_do_not_promote(x64):
     rates = {"dropout": jnp.float64(0.1), "l1": jnp.float64(0.1), "l2": jnp.float64(0.1)}
     config = Config(sizes=(2, 4, 3), param_dtype="float32", **rates)

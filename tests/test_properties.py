@@ -167,6 +167,7 @@ def orders_for(config, rng):
     return tuple(rng.permutation(n) for n in config.sizes[1:-1])
 
 
+@pytest.mark.slow
 @many
 @given(networks(), rngs)
 def test_integer_weights_are_multiplicities(x64, case, rng):
@@ -287,6 +288,7 @@ def both_gradients(case):
     return mlpjax.backward(*case[:4]), mlpjax.autodiff(*case[:4])
 
 
+@pytest.mark.slow
 @many
 @given(networks(m=1), rngs)
 def test_a_batch_of_one(x64, case, rng):
