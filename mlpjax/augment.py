@@ -144,8 +144,8 @@ class ImageAugment:
         M = jnp.stack(
             [jnp.cos(phi + psi) / down, -jnp.sin(phi) / across, jnp.sin(phi + psi) / down, jnp.cos(phi) / across]
         )
-        # on a grid on which M (p − c) is exact: a product and a sum that a compiler joins, or not, by what is around
-        # them and by the number of devices, would round differently
+        # on a grid on which M (p − c) is exact, for |M| below 8: a product and a sum that a compiler joins, or not, by
+        # what is around them and by the number of devices, would round differently
         grid = 2.0 ** (20 - max(height, width).bit_length())
         M = jnp.round(M * grid) / grid
         y, x = (jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2 for n in (height, width))

@@ -135,13 +135,15 @@ def check_count(name: str, value: int) -> None:
 
 
 def check_number(name: str, value: Any, *, positive: bool = False) -> None:
-    """Raise `InputError` unless ``value`` is a finite number ≥ 0, or > 0 for ``positive``.
+    """Raise `InputError` unless ``value`` is a finite number ≥ 0, or > 0 for ``positive``; a traced one passes.
 
     >>> check_number("alpha", 0.0, positive=True)
     Traceback (most recent call last):
         ...
     mlpjax.errors.InputError: alpha is 0.0: expected a finite number > 0
     """
+    if isinstance(value, jax.core.Tracer):
+        return
     number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
     if not (number and 0 <= value < math.inf and (value > 0 or not positive)):
         raise InputError(f"{name} is {value!r}: expected a finite number {'> 0' if positive else '≥ 0'}")

@@ -52,8 +52,8 @@ def train(options: TrainOptions, started: float) -> int:
     if steps >= 2**31:
         raise ConfigError(f"--epochs {options.epochs} are {steps} steps: expected fewer than 2^31")
     grad_fn = backward if options.grad == "hand" else autodiff
-    with warnings.catch_warnings(record=True) as unstable:
-        warnings.simplefilter("always", UserWarning)
+    with warnings.catch_warnings():  # said below, with the names of the options
+        warnings.filterwarnings("ignore", "α · l2", UserWarning)
         optimizer = make_optimizer(
             options.optimizer,
             options.lr,
@@ -69,8 +69,8 @@ def train(options: TrainOptions, started: float) -> int:
     # clipped steps are of bounded size, and other rules than plain gradient steps have other limits
     if options.optimizer == "sgd" and options.clip is None and (why := unstable_decay(options.lr, options.l2)):
         say(f"warning: with --lr as α, {why}")
-    for warning in unstable:
-        say(f"warning: with --lr as α and --weight-decay as l2, {warning.message}")
+    if why := unstable_decay(options.lr, options.weight_decay):
+        say(f"warning: with --lr as α and --weight-decay as l2, {why}")
     # one interrupt ends fit; what follows it is quick, and completes
     with deferred_interrupt():
         with progress_bar(options.epochs, HEADS[config.head].metric_name, title) as callback:

@@ -15,7 +15,6 @@ Source: Martens & Grosse 2015, *Optimizing neural networks with Kronecker-factor
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -125,8 +124,7 @@ def kfac_precondition(factors: tuple[Curvature, ...], grads: Params, damping: fl
     >>> kfac_precondition(factors, (Layer(W=jnp.array([[8.0]])),), 1e-6)[0].W.round(2)
     Array([[2.]], dtype=float32)
     """
-    with contextlib.suppress(jax.errors.TracerArrayConversionError):  # a traced value passes
-        check_number("damping", damping, positive=True)
+    check_number("damping", damping, positive=True)
     got = [(layer.A.shape[0], layer.G.shape[0]) for layer in factors]
     expected = [(layer.W.shape[0] + (layer.b is not None), layer.W.shape[1]) for layer in grads]
     if got != expected:

@@ -17,6 +17,7 @@ from typing import Any
 import optax
 
 from mlpjax import optim_decay
+from mlpjax.checks import check_count
 from mlpjax.errors import ConfigError, unknown_name
 from mlpjax.optim_adaptive import adadelta, adadelta_slide, adagrad, adam, adam_slide, rmsprop
 from mlpjax.optim_conventions import library_form
@@ -117,7 +118,8 @@ def make_optimizer(
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{what} is {value}: expected a finite number > 0")
     library_form(name, convention)
-    alpha = SCHEDULES[schedule](lr, max(1, steps))
+    check_count("steps", steps)
+    alpha = SCHEDULES[schedule](lr, steps)
     parts = [OPTIMIZERS[name](alpha, **({} if convention is None else {"convention": convention}))]
     if clip is not None:
         parts.insert(0, optax.clip_by_global_norm(clip))

@@ -117,6 +117,8 @@ def nesterov(
 def look_back(params: Any, opt_state: Any) -> Any:
     """θ from the look-ahead point that `nesterov` trains: θ = params + αβV, with the state from anywhere in a chain.
 
+    Under a schedule torch's and optax's forms look ahead with the α of the step before: there it is not quite θ.
+
     Raises:
         InputError: if there is no state of `nesterov` in ``opt_state``.
 

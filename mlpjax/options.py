@@ -76,11 +76,11 @@ class TrainOptions:
     """Examples per step."""
     optimizer: OptimizerName = "adam"
     """Rule of the update; momentum and nesterov average the gradients, as the lecture does, so that their steps are
-    1 - 0.9 times those of a library's heavy ball (--convention torch)."""
+    0.1 times those of a library's heavy ball (--convention torch)."""
     convention: ConventionName | None = None
     """Library whose form and constants the rule takes; by default the lecture's or the paper's."""
     lr: float = 1e-3
-    """Learning rate, or its peak."""
+    """Learning rate, or its peak; that of adadelta is 1 in the paper."""
     schedule: ScheduleName = "cosine"
     """Course of the learning rate over the run."""
     clip: float | None = None

@@ -211,7 +211,7 @@ def descend(
                 (point.norm <= tol) & (not second_order),
                 point.J - loss_tol <= 0,
                 (point.norm > tol) & stuck,
-                carry.steps >= max_steps,
+                (carry.steps >= max_steps) & ~(second_order & (point.norm <= tol)),
             ],
             [jnp.full((), code, jnp.int32) for code in (NOT_FINITE, GRADIENT, LOSS, PRECISION, MAX_STEPS)],
             jnp.full((), RUNNING, jnp.int32),
@@ -222,6 +222,9 @@ def descend(
         code = classify(carry, point)
         stay = Move(carry.theta, scalar * jnp.nan, scalar, carry.memory, code)
         move = jax.lax.cond(code == RUNNING, lambda: step(point, carry.memory), lambda: stay)
+        # the last point may be judged, but not left
+        over = (move.code == RUNNING) & (carry.steps >= max_steps)
+        move = move._replace(code=jnp.where(over, MAX_STEPS, move.code))
         moved = move.code == RUNNING
         now = (point.J, point.norm, jnp.where(moved, move.control, jnp.nan), GRADIENT_WORK + move.work)
         history = jax.tree.map(lambda column, value: column.at[carry.steps].set(value), carry.history, now)
