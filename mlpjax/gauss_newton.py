@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from mlpjax import passes
-from mlpjax.checks import absent_as_zero, check_number
+from mlpjax.checks import check_number
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, unknown_name
 from mlpjax.heads import HEADS
 from mlpjax.parameters import Batch, Params, State
-from mlpjax.per_example import score_jacobian
+from mlpjax.per_example import jacobian_of_pass
 from mlpjax.solver_loop import (
     FORWARD_WORK,
     GNVP_WORK,
@@ -113,8 +113,7 @@ def gauss_newton_matrix(config: Config, params: Params, state: State, batch: Bat
            [2. , 1. ]], dtype=float32)
     """
     this = passes.run_pass(config, params, state, batch, False, None)
-    x = batch.x if batch.weight is None else absent_as_zero(jnp.asarray(batch.x), this.p)
-    jacobian = jax.vmap(jax.vmap(lambda row: ravel_pytree(row)[0]))(score_jacobian(config, params, state, x)[1])
+    jacobian = jax.vmap(jax.vmap(lambda row: ravel_pytree(row)[0]))(jacobian_of_pass(config, params, this))
     curved = jax.vmap(lambda column: HEADS[config.head].ddz(this.z, this.y, column), in_axes=2, out_axes=2)(jacobian)
     G = jnp.einsum("icp,icq->pq", jacobian, curved * this.p[:, None, None])
     if (active := passes.active_penalty(config, G.dtype)) is not None:

@@ -105,13 +105,7 @@ def score_jacobian(config: Config, params: Params, state: State, x: jax.Array) -
     x = check_input(config, params, state, x, False, None)
     p, weight_sum = row_weights(None, x.shape[0], x.dtype)
     z, state, cache = passes.run_forward(config, params, state, x, p, weight_sum, False, None)
-    this = passes.Pass(z, z, p, weight_sum, state, cache)
-
-    def of_output(unit: jax.Array) -> Params:
-        dz = jnp.broadcast_to(unit[None, :], z.shape)
-        return over_factors(factored_backward(config, params, this, dz), _outer, lambda rows: rows)
-
-    return z, jax.vmap(of_output, out_axes=1)(jnp.eye(z.shape[1], dtype=z.dtype))
+    return z, jacobian_of_pass(config, params, passes.Pass(z, z, p, weight_sum, state, cache))
 
 
 def per_example_norms(
@@ -195,6 +189,16 @@ def run_rows(
             "use train=False, which takes the running statistics"
         )
     return passes.run_pass(config, params, state, batch, train, key)
+
+
+def jacobian_of_pass(config: Config, params: Params, this: passes.Pass) -> Params:
+    """The Jacobian of `score_jacobian`, of a pass that was run; rows of weight 0 are 0."""
+
+    def of_output(unit: jax.Array) -> Params:
+        dz = jnp.broadcast_to(unit[None, :], this.z.shape)
+        return over_factors(factored_backward(config, params, this, dz), _outer, lambda rows: rows)
+
+    return jax.vmap(of_output, out_axes=1)(jnp.eye(this.z.shape[1], dtype=this.z.dtype))
 
 
 def factored_backward(config: Config, params: Params, this: passes.Pass, dz_output: jax.Array) -> tuple[Any, ...]:
