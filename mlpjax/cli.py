@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _reader_left()
     except OSError as error:
         return complain(f"{error.filename or 'file'}: {error.strerror or error}")
-    except (MemoryError, RuntimeError) as error:
-        # jax's own error is a RuntimeError
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, RuntimeError, ValueError) as error:
+        # jax reports it as a RuntimeError, or as a ValueError from an operation outside of jit
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return complain(f"not enough memory ({error}): try smaller layers, a smaller --batch-size or --accumulate")
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from mlpjax.errors import ConfigError, InputError
 from mlpjax.interrupt import deferred_interrupt
 from mlpjax.labels import class_weights, sample_weights
 from mlpjax.loop import History, Loop, Progress, Run, StopReason, evaluate_checked
+from mlpjax.memory import check_memory
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch, Params, State, init
 from mlpjax.step import GradFn, TrainState
@@ -106,7 +107,8 @@ def fit(
 
     Raises:
         InputError: (a `ValueError`) for data that does not fit the config, a value that is not finite, a label
-            outside the classes, a count below 1, or ``binary_step``, through which nothing can be learnt.
+            outside the classes, a count below 1, a network larger than the device's memory, or ``binary_step``,
+            through which nothing can be learnt.
 
     Source: ``erm-issue-differentiable``, ``deep-train``, ``train-minibatch``, ``train-shuffle``.
 
@@ -135,6 +137,7 @@ def fit(
         check_count("patience", patience)
         if valid_data is None:
             raise InputError("patience (early stopping) watches validation data: give valid_data")
+    check_memory(config)
     augment = None if augment is None else as_pytree(augment)
     train_data = _with_class_weight(config, check_batch(config, train_data, "train_data"), class_weight)
     valid_data = None if valid_data is None else check_batch(config, valid_data, "valid_data")

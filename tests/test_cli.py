@@ -415,8 +415,17 @@ VALUES = [
         "class_weight needs one class per example",
         ["--target", "a", "b", "--data", "n.csv", "--class-weight", "balanced"],
     ),
-    ("RESOURCE_EXHAUSTED.*smaller", ["--hidden", 2_000_000, 2_000_000]),
+    ("2000000.* weights, whose training takes .* GB or more: .*smaller", ["--hidden", 2_000_000, 2_000_000]),
 ]
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, ValueError])
+def test_memory_that_runs_out_while_it_trains(run, monkeypatch, error):
+    def full(*args, **kwargs):
+        raise error("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr("mlpjax.commands.fit", full)
+    refused(run, "not enough memory .RESOURCE_EXHAUSTED.*smaller layers", *own("--save", "m.npz"))
 
 
 def case(value):
