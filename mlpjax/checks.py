@@ -83,12 +83,8 @@ def check_rows(x: Any, y: Any) -> None:
         raise DataError(f"x has {x.shape[0]} rows and y has {y.shape[0]}: expected one label per example")
 
 
-def check_batch(config: Config, batch: Batch, name: str) -> Batch:
-    """Check every value of a data set on the host, once, before training; returns it as JAX arrays.
-
-    An array that is a JAX array already stays as it is, and where it is. Raises `DataError` naming ``name`` and
-    the place of what is wrong.
-    """
+def check_values(config: Config, batch: Batch, name: str) -> None:
+    """Check every value of a data set on the host; raises `DataError` naming ``name`` and the place of a mistake."""
     check_is_batch(batch)
     x, y = np.asarray(batch.x), np.asarray(batch.y)
     weight = None if batch.weight is None else np.asarray(batch.weight)
@@ -104,11 +100,18 @@ def check_batch(config: Config, batch: Batch, name: str) -> Batch:
         check_finite(y, "y")
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
+
+
+def check_batch(config: Config, batch: Batch, name: str) -> Batch:
+    """Check a data set with `check_values`, once, before training; returns it as JAX arrays.
+
+    An array that is a JAX array already stays as it is, and where it is.
+    """
+    check_values(config, batch, name)
     dtype = jnp.result_type(float)
-    labels = jnp.dtype(jnp.int32) if config.head == "multiclass" and y.ndim == 1 else dtype
-    return Batch(
-        as_array(batch.x, dtype), as_array(batch.y, labels), None if weight is None else as_array(batch.weight, dtype)
-    )
+    labels = jnp.dtype(jnp.int32) if config.head == "multiclass" and np.ndim(batch.y) == 1 else dtype
+    weight = None if batch.weight is None else as_array(batch.weight, dtype)
+    return Batch(as_array(batch.x, dtype), as_array(batch.y, labels), weight)
 
 
 def plain_activation(name: str) -> Activation:

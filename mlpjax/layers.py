@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mlpjax.errors import InputError
+from mlpjax.threefry import bernoulli
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
@@ -109,7 +110,7 @@ def dropout_forward(a: jax.Array, rate: float | jax.Array, key: jax.Array) -> tu
     [0.0, 2.0]
     """
     # drawn in float32 whatever the precision of a: one key gives one mask
-    keep = jax.random.bernoulli(key, 1 - jnp.asarray(rate, jnp.float32), a.shape)
+    keep = bernoulli(key, 1 - jnp.asarray(rate, jnp.float32), a.shape)
     mask = keep.astype(a.dtype) / (1 - jnp.asarray(rate, a.dtype))
     return a * mask, DropoutCache(mask)
 

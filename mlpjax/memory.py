@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,15 @@ def device_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not a POSIX system
         return None
+
+
+def tree_bytes(tree: Any) -> int:
+    """The size of all arrays of a tree, or of their shapes.
+
+    >>> tree_bytes((jnp.zeros((2, 3)), jnp.zeros(4, jnp.int8)))
+    28
+    """
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def check_memory(config: Config) -> None:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.checks import check_count
+from mlpjax.chunks import epoch_order
 from mlpjax.config import Config
 from mlpjax.errors import InputError
-from mlpjax.loop import epoch_order
 from mlpjax.parameters import Batch, Params, State
 from mlpjax.step import GradFn, batch_rows, take
 

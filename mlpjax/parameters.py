@@ -96,6 +96,10 @@ def init(config: Config, key: jax.Array) -> tuple[Params, State]:
     >>> [layer.W.shape for layer in params], state
     ([(4, 3), (3, 2)], ())
     """
+    return _init(config, key)
+
+
+def _draw(config: Config, key: jax.Array) -> tuple[Params, State]:
     dtype = param_dtype(config)
     params, state = [], []
     for l in range(1, config.depth + 1):
@@ -117,6 +121,10 @@ def init(config: Config, key: jax.Array) -> tuple[Params, State]:
             zero = jnp.zeros(n_out, dtype)
             state.append(BatchNormState(mean=zero, var=jnp.ones(n_out, dtype), count=jnp.zeros((), jnp.int32)))
     return tuple(params), tuple(state)
+
+
+# one program: operation by operation, each shape of each layer is compiled on its own
+_init = jax.jit(_draw)
 
 
 def initializer_name(config: Config, l: int) -> str:

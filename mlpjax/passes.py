@@ -34,6 +34,7 @@ from mlpjax.layers import (
 from mlpjax.parameters import Aux, Batch, Layer, Params, State
 from mlpjax.penalties import PENALTIES, Penalty
 from mlpjax.targets import target_matrix
+from mlpjax.threefry import fold_in
 
 
 class HiddenCache(NamedTuple):
@@ -251,7 +252,7 @@ def _drop(
     rate = config.dropout_rate(l)
     if not train or rate is None or key is None:
         return a, None
-    return dropout_forward(a, rate, jax.random.fold_in(key, l))
+    return dropout_forward(a, rate, fold_in(key, l))
 
 
 def slope_of(layer: Layer) -> tuple[jax.Array, ...]:

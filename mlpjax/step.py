@@ -1,9 +1,9 @@
-"""The compiled unit of training: one step, and a chunk of steps under one `jax.lax.scan`.
+"""The compiled unit of training: one step, and a chunk of steps under one `jax.lax.fori_loop`.
 
 State is data: ``train_step(…, train_state, batch, key) -> (train_state, report)`` mutates nothing. Batches are
-named by the rows they take from data that lies on the device; a row of −1 is padding, with weight 0. A whole
-batch of padding leaves the train state as it was, so that a short last batch and a short last chunk have the
-shape of every other one: nothing recompiles and no example is dropped.
+named by the rows they take from data that lies on the device; a row of −1 is padding, with weight 0, so that a
+short last batch has the shape of every other one, and a chunk takes as many of its batches as it is told: nothing
+recompiles and no example is dropped.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import optax
 
 from mlpjax.augmenting import Augment, augmented
 from mlpjax.checks import check_count, check_is_batch, row_weights
+from mlpjax.compiling import QUICK, compiler_options
 from mlpjax.config import Config
 from mlpjax.heads import HEADS
 from mlpjax.mlp import apply_update, loss
 from mlpjax.optim_decay import refuse_two_l1
-from mlpjax.parameters import Aux, Batch, Params, State
+from mlpjax.parameters import Aux, Batch, Params, State, init
 from mlpjax.targets import as_array, target_matrix
+from mlpjax.threefry import fold_in
 
 GradFn = Callable[..., tuple[tuple[jax.Array, Aux], Params]]
 """`mlpjax.backward`, `mlpjax.autodiff`, or a function with their arguments and result."""
@@ -46,6 +48,18 @@ class Report(NamedTuple):
     penalty: jax.Array | np.ndarray
     metric_sum: jax.Array | np.ndarray
     weight_sum: jax.Array | np.ndarray
+
+
+def start(config: Config, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """Where training starts; `start_program` is this, compiled."""
+    params, state = init(config, key)
+    return TrainState(params, state, optimizer.init(params))
+
+
+@functools.cache
+def start_program() -> Any:
+    """`start` under `jax.jit`."""
+    return jax.jit(start, static_argnames="optimizer", compiler_options=compiler_options(QUICK))
 
 
 def train_step(
@@ -74,6 +88,20 @@ def train_step(
     >>> bool(loss(config, end.params, end.state, batch)[0] < report.J)
     True
     """
+    return update(config, optimizer, grad_fn, train_state, batch, key, batch.weight is not None, augment)
+
+
+def update(
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    grad_fn: GradFn,
+    train_state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    may_be_absent: bool,
+    augment: Augment | None = None,
+) -> tuple[TrainState, Report]:
+    """`train_step`, which need not ask whether the batch has any weight unless it ``may_be_absent``."""
     params, state, opt_state = train_state
     refuse_two_l1(config, opt_state)
     if augment is not None:
@@ -87,9 +115,9 @@ def train_step(
         optax.with_extra_args_support(optimizer), grads, opt_state, params, value=J, grad=grads, value_fn=value_fn
     )
     new = TrainState(new_params, aux.state, new_opt_state)
-    seen = aux.weight_sum != 0
-    kept = jax.tree.map(lambda after, before: jnp.where(seen, after, before), new, train_state)
-    return kept, _report(config, J, aux, batch)
+    if may_be_absent:
+        new = jax.tree.map(lambda after, before: jnp.where(aux.weight_sum != 0, after, before), new, train_state)
+    return new, batch_report(config, J, aux, batch)
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer", "grad_fn"))
@@ -98,6 +126,7 @@ def run_chunk(
     train_state: TrainState,
     data: Batch,
     rows: jax.Array,
+    n_steps: jax.Array,
     first_step: jax.Array,
     key: jax.Array,
     augment: Augment | None = None,
@@ -105,13 +134,14 @@ def run_chunk(
     optimizer: optax.GradientTransformation,
     grad_fn: GradFn,
 ) -> tuple[TrainState, Report, jax.Array]:
-    """Take a chunk of C steps on the device.
+    """Take the steps of a chunk on the device.
 
     Args:
         config: the network.
         train_state: where to start.
         data: all training examples.
         rows: ``(C, batch size)`` int32, which rows of ``data`` each batch takes; −1 is padding.
+        n_steps: how many of the C batches to take, the first ones; each has a row that is no padding.
         first_step: the global number of the first step; step t draws from ``fold_in(key, t)``.
         key: the run's key.
         augment: a pytree that is called with a key and a batch (see `mlpjax.augmenting.as_pytree`).
@@ -119,17 +149,22 @@ def run_chunk(
         grad_fn: `mlpjax.backward` or `mlpjax.autodiff`.
 
     Returns:
-        The train state after the chunk, the reports of its steps ``(C,)``, and whether parameters and
-        statistics are still finite.
+        The train state after the chunk, the reports of its steps ``(C,)`` (0 for steps not taken), and whether
+        parameters and statistics are still finite.
     """
+    # among padded rows only given weights can leave a batch without any
+    may_be_absent = data.weight is not None or augment is not None
 
-    def body(train_state: TrainState, at: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Report]:
-        step, batch_rows = at
-        step_key = jax.random.fold_in(key, step)
-        return train_step(config, optimizer, grad_fn, train_state, take(data, batch_rows), step_key, augment)
+    def body(i: jax.Array, carry: tuple[TrainState, Report]) -> tuple[TrainState, Report]:
+        train_state, reports = carry
+        step_key = fold_in(key, first_step + i)
+        batch = take(data, rows[i])
+        train_state, report = update(config, optimizer, grad_fn, train_state, batch, step_key, may_be_absent, augment)
+        return train_state, jax.tree.map(lambda column, value: column.at[i].set(value), reports, report)
 
-    steps = first_step + jnp.arange(rows.shape[0], dtype=jnp.int32)
-    train_state, reports = jax.lax.scan(body, train_state, (steps, rows))
+    dtype = train_state.params[0].W.dtype
+    reports = Report(*(jnp.zeros(rows.shape[0], dtype) for _ in Report._fields))
+    train_state, reports = jax.lax.fori_loop(0, n_steps, body, (train_state, reports))
     leaves = jax.tree.leaves((train_state.params, train_state.state))
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
     return train_state, reports, finite
@@ -142,7 +177,7 @@ def run_evaluation(config: Config, params: Params, state: State, data: Batch, ro
     def body(_: None, batch_rows: jax.Array) -> tuple[None, Report]:
         batch = take(data, batch_rows)
         J, aux = loss(config, params, state, batch, train=False)
-        return None, _report(config, J, aux, batch)
+        return None, batch_report(config, J, aux, batch)
 
     return jax.lax.scan(body, None, rows)[1]
 
@@ -228,7 +263,8 @@ def accumulate(grad_fn: GradFn, chunks: int) -> GradFn:
     return accumulated
 
 
-def _report(config: Config, J: jax.Array, aux: Aux, batch: Batch) -> Report:
+def batch_report(config: Config, J: jax.Array, aux: Aux, batch: Batch) -> Report:
+    """What is told of a batch, from what `loss` returned for it."""
     y = target_matrix(config.head, batch.y, config.sizes[-1], aux.z.dtype, batch.weight)
     metric = HEADS[config.head].metric(aux.z, y)
     weighted = metric if batch.weight is None else jnp.where(batch.weight > 0, batch.weight * metric, 0)

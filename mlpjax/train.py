@@ -13,21 +13,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from mlpjax.augmenting import Augment, as_pytree
 from mlpjax.checks import check_batch, check_count
+from mlpjax.chunks import Run
 from mlpjax.config import Config
-from mlpjax.errors import ConfigError, InputError
+from mlpjax.disk import DiskData, DiskRun
+from mlpjax.errors import InputError
+from mlpjax.fit_checks import check_key, check_monitor, check_trainable, with_class_weight
 from mlpjax.interrupt import deferred_interrupt
-from mlpjax.labels import class_weights, sample_weights
-from mlpjax.loop import History, Loop, Progress, Run, StopReason, evaluate_checked
+from mlpjax.loop import History, Loop, Progress, StopReason, evaluate_checked
 from mlpjax.memory import check_memory
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch, Params, State, init
-from mlpjax.step import GradFn, TrainState
+from mlpjax.step import GradFn, TrainState, start_program
 
 
 class FitResult(NamedTuple):
@@ -55,11 +55,12 @@ class FitResult(NamedTuple):
 def fit(
     config: Config,
     optimizer: optax.GradientTransformation,
-    train_data: Batch,
+    train_data: Batch | DiskData,
     *,
     epochs: int,
     batch_size: int,
     key: jax.Array,
+    order_key: jax.Array | None = None,
     grad_fn: GradFn = backward,
     valid_data: Batch | None = None,
     params: Params | None = None,
@@ -77,11 +78,13 @@ def fit(
         config: the network.
         optimizer: any `optax.GradientTransformation`; schedules and clipping are optax's
             (``optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))``).
-        train_data: examples, labels and, if wanted, weights.
+        train_data: examples, labels and, if wanted, weights: in memory, or an `mlpjax.DiskData`, whose files may be
+            larger than memory.
         epochs: how often each example is seen.
         batch_size: examples per step; at most the number of examples. The last, smaller batch is padded and
             masked: no example is dropped.
         key: the one source of randomness; the same key gives the same bits.
+        order_key: decides the order of the examples, which is else decided by ``key`` too.
         grad_fn: `mlpjax.backward`, `mlpjax.autodiff`, or `mlpjax.accumulate` of one.
         valid_data: examples to evaluate after each epoch.
         params: where to start; `mlpjax.init` by default.
@@ -95,13 +98,14 @@ def fit(
         patience: stop when the monitored validation value has not improved for this many epochs, and return
             the parameters of the best epoch.
         monitor: the validation ``"loss"`` (lower is better) or the head's ``"metric"``.
-        callback: called with a `Progress` after each chunk; training stops if it returns true.
+        callback: called with a `Progress` after each chunk; training stops if it returns true. Without it and
+            without ``valid_data`` a chunk may hold many epochs.
 
     Returns:
         A `FitResult`. The columns of its history: ``epoch``; ``train_loss`` (data loss) and ``train_metric``,
         means over the batches of the epoch while it trained; ``penalty``, likewise;
-        ``valid_loss``, ``valid_metric``; ``seconds`` since the start of training. All means are weighted by
-        weight sums.
+        ``valid_loss``, ``valid_metric``; ``seconds`` since the start of training, when the epoch was
+        known: epochs of one chunk share theirs. All means are weighted by weight sums.
 
     Ctrl-C ends training after the running chunk with a usable result; a second one raises KeyboardInterrupt.
 
@@ -112,48 +116,48 @@ def fit(
 
     Source: ``erm-issue-differentiable``, ``deep-train``, ``train-minibatch``, ``train-shuffle``.
 
+    >>> import numpy as np
     >>> config = mlpjax.Config(sizes=(2, 8, 1), activation="tanh", head="binary")
     >>> xor = Batch(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0]))
     >>> result = mlpjax.fit(config, optax.adam(0.05), xor, epochs=300, batch_size=4, key=jax.random.key(0))
     >>> mlpjax.decide(config, mlpjax.predict(config, result.params, result.state, xor.x))
     Array([0, 1, 1, 0], dtype=int32)
     """
-    if "binary_step" in config.activations:
-        raise ConfigError(
-            "activation 'binary_step' cannot be trained: its derivative is 0 everywhere, so no gradient reaches "
-            "the layers before it; use 'sigmoid', a smooth step"
-        )
-    if not hasattr(key, "dtype"):
-        raise InputError(f"key is {key!r}: expected a key of jax.random, such as jax.random.key(0)")
+    check_trainable(config)
+    check_key(key)
+    if order_key is not None:
+        check_key(order_key)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise InputError(
             f"optimizer is {optimizer!r}: expected an optax.GradientTransformation, such as optax.adam(1e-3)"
         )
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
-    if monitor not in ("loss", "metric"):
-        raise ConfigError(f"monitor is {monitor!r}: expected 'loss' or 'metric'")
-    if patience is not None:
-        check_count("patience", patience)
-        if valid_data is None:
-            raise InputError("patience (early stopping) watches validation data: give valid_data")
+    check_monitor(monitor, patience, valid_data)
     check_memory(config)
     augment = None if augment is None else as_pytree(augment)
-    train_data = _with_class_weight(config, check_batch(config, train_data, "train_data"), class_weight)
+    examples = (
+        train_data.checked(config)
+        if isinstance(train_data, DiskData)
+        else check_batch(config, train_data, "train_data")
+    )
+    examples = with_class_weight(config, examples, class_weight)
     valid_data = None if valid_data is None else check_batch(config, valid_data, "valid_data")
 
     # from here on jax compiles, which an exception out of nowhere can crash
     with deferred_interrupt() as interrupted:
-        if params is None or state is None:
-            new_params, new_state = init(config, key)
-            params, state = params or new_params, new_state if state is None else state
-        opt_state = optimizer.init(params) if opt_state is None else opt_state
-        run = Run(config, optimizer, grad_fn, train_data, batch_size, epochs, key, augment)
-        loop = Loop(run, TrainState(params, state, opt_state), valid_data, patience, monitor, callback)
+        first = _start(config, optimizer, key, params, state, opt_state)
+        together = valid_data is None and callback is None
+        settings = (config, optimizer, grad_fn, examples, batch_size, epochs, key, augment)
+        if isinstance(train_data, DiskData):
+            run: Run = DiskRun(*settings, order_key=order_key, disk=train_data)
+        else:
+            run = Run(*settings, order_key=order_key, together=together)
+        loop = Loop(run, first, valid_data, patience, monitor, callback)
         seconds_compile = run.compile(loop.now)
         if valid_data is not None:
             started = time.perf_counter()
-            evaluate_checked(config, params, state, valid_data)
+            evaluate_checked(config, first.params, first.state, valid_data)
             seconds_compile += time.perf_counter() - started
         started = time.perf_counter()
         loop.train(interrupted)
@@ -173,24 +177,18 @@ def fit(
     )
 
 
-def _with_class_weight(config: Config, data: Batch, class_weight: Sequence[float] | str | None) -> Batch:
-    """Class weights become sample weights."""
-    if class_weight is None:
-        return data
-    y = np.asarray(data.y)
-    y = y.argmax(axis=1) if config.head == "multiclass" and y.ndim == 2 and set(np.unique(y)) <= {0, 1} else y
-    y = y.reshape(-1) if config.head == "binary" else y
-    if config.head not in ("binary", "multiclass") or y.ndim != 1 or (y != y.astype(np.int32)).any():
-        raise InputError(
-            f"class_weight needs one class per example: head {config.head!r} has y of shape {y.shape}; "
-            "give weights in the batch instead"
-        )
-    y = y.astype(np.int32)
-    n_classes = 2 if config.head == "binary" else config.sizes[-1]
-    if isinstance(class_weight, str) and class_weight != "balanced":
-        raise ConfigError(f"class_weight is {class_weight!r}: expected 'balanced' or one number per class")
-    per_class = class_weights(y, n_classes) if isinstance(class_weight, str) else np.asarray(class_weight, float)
-    if per_class.shape != (n_classes,) or not (np.isfinite(per_class) & (per_class >= 0)).all():
-        raise ConfigError(f"class_weight is {class_weight!r}: expected {n_classes} finite numbers ≥ 0, one per class")
-    weight = jnp.asarray(sample_weights(y, per_class))
-    return data._replace(weight=weight if data.weight is None else weight * data.weight)
+def _start(
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    params: Params | None,
+    state: State | None,
+    opt_state: Any,
+) -> TrainState:
+    """Where to start: what was given, and the rest from `mlpjax.init` and the optimiser."""
+    if params is None and state is None and opt_state is None:
+        return start_program()(config, optimizer=optimizer, key=key)
+    if params is None or state is None:
+        new_params, new_state = init(config, key)
+        params, state = params or new_params, new_state if state is None else state
+    return TrainState(params, state, optimizer.init(params) if opt_state is None else opt_state)

@@ -17,10 +17,10 @@ from mlpjax import Batch, Config, ImageAugment, VectorAugment, accumulate, cli, 
 from mlpjax.augment_words import IMAGE_NAMES, VECTOR_NAMES, augmentation
 from mlpjax.augmenting import AUGMENT_STREAM, augmented, chain
 from mlpjax.checks import check_batch
+from mlpjax.chunks import Chunk, Run, epoch_order
 from mlpjax.config import HeadName
 from mlpjax.errors import ConfigError, InputError
 from mlpjax.heads import HEADS
-from mlpjax.loop import Run, epoch_order
 from mlpjax.options import TrainOptions
 from mlpjax.step import TrainState, train_step
 from mlpjax.targets import target_matrix
@@ -96,7 +96,7 @@ def test_key_decides_and_gradients_agree():
 def test_a_step_of_padding_leaves_everything():
     run = Run(PLAIN, SGD, mlpjax.backward, check_batch(PLAIN, DATA, "data"), 7, 2, KEY, BOTH)
     start = start_of(PLAIN)
-    end, report, finite = run.take_chunk(start, np.full((1, 7), -1, np.int32), 1, 0)
+    end, report, finite = run.take(start, Chunk(0, 1, np.full((1, 7), -1, np.int32), run.data))
     assert finite
     chex.assert_trees_all_equal(end, start)
     assert report.metric_sum == report.weight_sum == 0

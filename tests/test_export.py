@@ -55,7 +55,7 @@ def test_chunks_lower_everywhere(platform):
     config = Config(sizes=(4, 6, 3), dropout=0.2)
     start, data, rows = start_of(config), batch_of("uint8"), jnp.zeros((5, 2), jnp.int32)
     chunk = jax.jit(functools.partial(run_chunk, optimizer=ADAM, grad_fn=mlpjax.backward))
-    chunk.trace(config, start, data, rows, jnp.int32(0), KEY).lower(lowering_platforms=(platform,))
+    chunk.trace(config, start, data, rows, jnp.int32(5), jnp.int32(0), KEY).lower(lowering_platforms=(platform,))
     run_evaluation.trace(config, start.params, start.state, data, rows).lower(lowering_platforms=(platform,))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import mlpjax
 from mlpjax import Batch, Config, TrainState, accumulate
-from mlpjax.loop import epoch_order
+from mlpjax.chunks import epoch_order
 from mlpjax.step import batch_rows, run_chunk, take, train_step
 
 KEY = jax.random.key(7)
@@ -76,14 +76,18 @@ def test_padding_only_steps_change_nothing():
     data, start = jax.tree.map(jnp.asarray, some_data()), start_of(RICH)
     run = functools.partial(run_chunk, RICH, optimizer=ADAM, grad_fn=mlpjax.backward)
     rows = np.array([[8, 1, -1], [-1, -1, -1], [-1, -1, -1]], np.int32)
-    once, reports, finite = run(start, data, rows, np.int32(0), KEY)
+    once, reports, finite = run(start, data, rows, np.int32(3), np.int32(0), KEY)
     assert finite
     np.testing.assert_allclose(reports.weight_sum, [data.weight[8] + data.weight[1], 0, 0], rtol=1e-6)
-    still, _, _ = run(once, data, np.full_like(rows, -1), np.int32(3), KEY)
+    still, _, _ = run(once, data, np.full_like(rows, -1), np.int32(3), np.int32(3), KEY)
     chex.assert_trees_all_equal(still, once)
     # the place of a batch in its chunk draws other masks, by its global number only
-    moved, _, _ = run(start, data, rows[[1, 0, 2]], np.int32(-1), KEY)
+    moved, _, _ = run(start, data, rows[[1, 0, 2]], np.int32(3), np.int32(-1), KEY)
     chex.assert_trees_all_equal(moved, once)
+    # steps that are not taken say nothing, and leave what was there
+    first, reports, _ = run(start, data, rows[[0, 0, 0]], np.int32(1), np.int32(0), KEY)
+    chex.assert_trees_all_equal(first, once)
+    assert (reports.weight_sum > 0).tolist() == [True, False, False]
 
 
 def test_rows_of_batches():

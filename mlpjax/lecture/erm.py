@@ -11,13 +11,13 @@ import numpy as np
 import optax
 
 from mlpjax.cases import make_case
+from mlpjax.chunks import epoch_order
 from mlpjax.claims import Claim, agree, equal, holds, printed
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError
 from mlpjax.heads import HEADS
 from mlpjax.labels import stratified_split
 from mlpjax.landscapes import LANDSCAPES, trajectory
-from mlpjax.loop import epoch_order
 from mlpjax.mlp import autodiff, backward, loss, predict
 from mlpjax.optim import make_optimizer
 from mlpjax.parameters import Batch

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 import mlpjax
+from mlpjax.chunks import Run
 from mlpjax.claims import Claim, agree, equal, holds, printed
 from mlpjax.landscapes import (
     LANDSCAPES,
@@ -17,7 +18,6 @@ from mlpjax.landscapes import (
     steps_to_leave_saddle,
     trajectory,
 )
-from mlpjax.loop import Run
 from mlpjax.modes import batch_gradients, epoch_mean, epoch_rows, mode_of, updates_per_epoch
 from mlpjax.optim import adagrad
 from mlpjax.risk import largest_stable_step
