@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlpjax.checkpoint import Model, load, save
     from mlpjax.config import Config
     from mlpjax.data import load_dataset
+    from mlpjax.disk import DiskData
     from mlpjax.errors import ConfigError, DataError, InputError, ModelFileError
     from mlpjax.folding import fold
     from mlpjax.glassbox import trace
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     )
     from mlpjax.parameters import Aux, Batch, Layer, init
     from mlpjax.penalties import PENALTIES, Penalty
+    from mlpjax.population import PopulationProgress, fit_many
     from mlpjax.problems import Dataset
     from mlpjax.reports import GradientReport
     from mlpjax.step import TrainState, accumulate
+    from mlpjax.sweep import Search, search
     from mlpjax.traces import Quantity, Trace
     from mlpjax.train import FitResult, fit
 
@@ -50,6 +53,7 @@ _HOME = {
     "augment_vectors": ("VectorAugment",),
     "checkpoint": ("Model", "load", "save"),
     "data": ("load_dataset",),
+    "disk": ("DiskData",),
     "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
     "folding": ("fold",),
     "glassbox": ("trace",),
@@ -59,9 +63,11 @@ _HOME = {
     "mlp": ("apply_update", "autodiff", "backward", "decide", "forward", "input_gradient", "loss", "predict"),
     "parameters": ("Aux", "Batch", "Config", "Layer", "init"),  # which makes Config a pytree
     "penalties": ("PENALTIES", "Penalty"),
+    "population": ("PopulationProgress", "fit_many"),
     "problems": ("Dataset",),
     "reports": ("GradientReport",),
     "step": ("TrainState", "accumulate"),
+    "sweep": ("Search", "search"),
     "traces": ("Quantity", "Trace"),
     "train": ("FitResult", "fit"),
 }

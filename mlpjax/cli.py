@@ -1,6 +1,6 @@
 """Multi-layer perceptrons in JAX, with gradients derived by hand.
 
-The command line: ``mlpjax train``, ``mlpjax evaluate``, ``mlpjax audit`` and ``mlpjax lecture``.
+The command line: ``mlpjax train``, ``mlpjax sweep``, ``mlpjax evaluate``, ``mlpjax audit`` and ``mlpjax lecture``.
 
 Arguments are parsed before jax is imported. Whatever a person gave wrong ends as one line on stderr and exit
 code 2; Ctrl-C ends with exit code 130, also while modules are being imported, which is why `main` imports them.
@@ -21,12 +21,12 @@ from mlpjax.errors import InputError, unknown_name
 from mlpjax.interrupt import late_interrupt
 
 if TYPE_CHECKING:
-    from mlpjax.options import Command
+    from mlpjax.command_options import Command
 
 OK, READER_LEFT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 WRONG = 1
 """The audit, or a check of the lecture, found something wrong."""
-COMMANDS = ("train", "evaluate", "audit", "lecture")
+COMMANDS = ("train", "sweep", "evaluate", "audit", "lecture")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(options: Command) -> Callable[[Any, float], int]:
     """Import what a command needs, and no more."""
     from mlpjax.options import AuditOptions, LectureOptions, TrainOptions
+    from mlpjax.sweep_options import SweepOptions
 
     if isinstance(options, AuditOptions):
         from mlpjax.audit_command import audit
@@ -67,6 +68,10 @@ def _command(options: Command) -> Callable[[Any, float], int]:
         from mlpjax.lecture_command import lecture
 
         return lecture
+    if isinstance(options, SweepOptions):
+        from mlpjax.sweep_command import sweep
+
+        return sweep
     from mlpjax import commands
 
     return commands.train if isinstance(options, TrainOptions) else commands.evaluate
@@ -82,7 +87,7 @@ def _parse(argv: Sequence[str]) -> Command:
     """Parse the arguments; what tyro complains about in a box becomes the one line of an `InputError`."""
     import tyro
 
-    from mlpjax.options import Command
+    from mlpjax.command_options import Command
 
     def parse() -> Command:
         return tyro.cli(Command, args=argv, prog="mlpjax", description=__doc__.splitlines()[0])
@@ -120,19 +125,13 @@ def _unknown(word: str, argv: Sequence[str]) -> str:
     """Word the message for an option or a command that does not exist."""
     import dataclasses
 
-    from mlpjax import options
+    from mlpjax.command_options import OPTIONS
 
     if not argv or argv[0] not in COMMANDS:
         return unknown_name("command", word, COMMANDS)
     if not word.startswith("-"):
         return f"unexpected argument {word!r}: expected an option, such as --data; see mlpjax {argv[0]} --help"
-    kinds = {
-        "train": options.TrainOptions,
-        "evaluate": options.EvaluateOptions,
-        "audit": options.AuditOptions,
-        "lecture": options.LectureOptions,
-    }
-    fields = dataclasses.fields(kinds[argv[0]])
+    fields = dataclasses.fields(OPTIONS[argv[0]])
     names = [f"--{field.name.replace('_', '-')}" for field in fields if field.name not in ("model", "id")]
     return unknown_name("option", word, names)
 

@@ -108,6 +108,8 @@ class TrainOptions:
     """Write the trained model to this file (.npz)."""
     json: Path | None = None
     """Write the results to this file (JSON)."""
+    compilation_cache: Path | None = None
+    """Keep compiled programs in this folder, which is yours alone, and start from them the next time."""
 
     def validate(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
@@ -225,14 +227,6 @@ class LectureOptions:
     def validate(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
         check_writable("--json", self.json, {})
-
-
-Command = (
-    Annotated[TrainOptions, tyro.conf.subcommand("train")]
-    | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
-    | Annotated[AuditOptions, tyro.conf.subcommand("audit")]
-    | Annotated[LectureOptions, tyro.conf.subcommand("lecture")]
-)
 
 
 def check_writable(name: str, path: Path | None, others: Mapping[str, Path | str | None]) -> None:

@@ -347,7 +347,7 @@ def refused(run, message, *command):
 
 
 WORDS = [
-    ("Expected one of {train, evaluate, audit, lecture}; see mlpjax --help", []),
+    ("Expected one of {train, sweep, evaluate, audit, lecture}; see mlpjax --help", []),
     ("unknown command 'trian': did you mean 'train'", ["trian"]),
     ("unknown command '--epochs'", ["--epochs", 3]),
     ("unknown command ''", [""]),

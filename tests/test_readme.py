@@ -10,20 +10,17 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), r
 def test_snippets_run_and_print_what_the_readme_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     programs = [text for kind, text in BLOCKS if kind == "python"]
-    printed, optimised, audited, traced = (text for kind, text in BLOCKS if kind == "text")
+    printed, population, optimised, audited, traced = (text for kind, text in BLOCKS if kind == "text")
     namespace = {}
     exec(programs[0], namespace)
     assert capsys.readouterr().out == printed
     assert sum(bool(line.strip()) for line in programs[0].splitlines()) < 20
-    exec(programs[2], namespace)
-    assert capsys.readouterr().out == optimised
-    exec(programs[3], namespace)
-    assert capsys.readouterr().out == audited
-    exec(programs[4], namespace)
-    assert capsys.readouterr().out == traced
     exec(programs[1], namespace)
     assert namespace["result"].history["valid_metric"][-1] > 0.9
     assert namespace["mlpjax"].load(tmp_path / "digits.npz").classes == tuple(range(10))
+    for program, said in zip(programs[2:6], (population, optimised, audited, traced), strict=True):
+        exec(program, namespace)
+        assert capsys.readouterr().out == said
 
 
 def test_the_two_commands_stand_at_the_top():

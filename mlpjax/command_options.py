@@ -1,0 +1,26 @@
+"""The commands of the command line by their names, each with the dataclass from which its options are generated."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import tyro
+
+from mlpjax.options import AuditOptions, EvaluateOptions, LectureOptions, TrainOptions
+from mlpjax.sweep_options import SweepOptions
+
+Command: TypeAlias = (
+    Annotated[TrainOptions, tyro.conf.subcommand("train")]
+    | Annotated[SweepOptions, tyro.conf.subcommand("sweep")]
+    | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
+    | Annotated[AuditOptions, tyro.conf.subcommand("audit")]
+    | Annotated[LectureOptions, tyro.conf.subcommand("lecture")]
+)
+
+OPTIONS = {
+    "train": TrainOptions,
+    "sweep": SweepOptions,
+    "evaluate": EvaluateOptions,
+    "audit": AuditOptions,
+    "lecture": LectureOptions,
+}
