@@ -6,7 +6,6 @@ a small network takes a step in microseconds, and a visit to the host in hundred
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -92,12 +91,10 @@ class Run:
         self.chunk = evenly(self.steps * self.epochs_together, longest)
         self.static: dict[str, Any] = {"optimizer": optimizer, "grad_fn": grad_fn}
 
-    def compile(self, train_state: TrainState) -> float:
-        """Trace and compile the chunk; later calls find it. Returns the seconds it took."""
-        started = time.perf_counter()
+    def compile(self, train_state: TrainState) -> None:
+        """Trace and compile the chunk; later calls find it."""
         nothing = Chunk(0, 0, np.full((self.chunk, self.batch_size), -1, np.int32), self.data)
         run_chunk.lower(*self._arguments(train_state, nothing), **self.static).compile()
-        return time.perf_counter() - started
 
     def chunks(self) -> Iterator[Chunk]:
         """The chunks of the run in their order. A chunk ends where an epoch ends, or inside an epoch."""

@@ -122,6 +122,7 @@ def fit_many(
             # with one end for all, and nobody to look at, a chunk may hold many epochs
             together = valid is None and callback is None and limits.min() == limits.max()
             last = int(limits.max())
+            started = time.perf_counter()
             run = GroupRun(
                 part.configs,
                 optimizer,
@@ -137,7 +138,7 @@ def fit_many(
             place = PopulationProgress(number, len(parts), 0, last, len(at), len(at))
             watch = None if callback is None else functools.partial(_tell, callback, place)
             loop = GroupLoop(run, run.start(), limits, valid, patience, monitor, watch)
-            results |= zip(at.tolist(), _train(loop, interrupted), strict=True)
+            results |= zip(at.tolist(), _train(loop, started, interrupted), strict=True)
     return [results[i] for i in range(len(everyone.configs))]
 
 
@@ -206,9 +207,10 @@ def _tell(callback: Callable[[PopulationProgress], None], place: PopulationProgr
     callback(place._replace(epoch=epoch, training=training))
 
 
-def _train(loop: GroupLoop, interrupted: threading.Event) -> list[FitResult]:
-    """Train a part, and give each member its result."""
-    seconds_compile = 0.0 if interrupted.is_set() else loop.compile()
+def _train(loop: GroupLoop, begun: float, interrupted: threading.Event) -> list[FitResult]:
+    """Train a part, whose start was ``begun`` to be compiled, and give each member its result."""
+    if not interrupted.is_set():
+        loop.compile()
     started = time.perf_counter()
     loop.train(interrupted)
     seconds_train = time.perf_counter() - started
@@ -226,7 +228,7 @@ def _train(loop: GroupLoop, interrupted: threading.Event) -> list[FitResult]:
                 stop_reason=stop.reason,
                 message=stop.message,
                 diverged_at=stop.diverged_at,
-                seconds_compile=seconds_compile,
+                seconds_compile=started - begun,
                 seconds_train=seconds_train,
             )
         )

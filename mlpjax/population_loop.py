@@ -73,13 +73,11 @@ class GroupLoop:
         self.recent: deque[_Taken] = deque(maxlen=2)
         self.unrecorded: list[Report] = []
 
-    def compile(self) -> float:
-        """Compile what `train` will run; returns the seconds it took."""
-        started = time.perf_counter()
+    def compile(self) -> None:
+        """Compile what `train` will run."""
         self.run.compile(self.now)
         if self.valid_data is not None:
             self.evaluate(self.valid_data)
-        return time.perf_counter() - started
 
     def train(self, interrupted: threading.Event) -> None:
         """Take the chunks until every member has stopped."""

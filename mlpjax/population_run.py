@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -54,14 +53,12 @@ class GroupRun(Run):
         """The start values of all members."""
         return start_program()(*self.group, optimizer=self.static["optimizer"])
 
-    def compile(self, train_state: TrainState) -> float:
-        """Trace and compile the chunk; later calls find it. Returns the seconds it took."""
-        started = time.perf_counter()
+    def compile(self, train_state: TrainState) -> None:
+        """Trace and compile the chunk; later calls find it."""
         each = () if self.orders is None else (len(self.orders),)
         nothing = Chunk(0, 0, np.full((self.chunk, *each, self.batch_size), -1, np.int32), self.data)
         everyone = np.ones(len(self.group.keys), bool)
         run_population.lower(*self._of(train_state, nothing, everyone), **self.static).compile()
-        return time.perf_counter() - started
 
     def epoch_rows(self, epoch: int) -> np.ndarray:
         """The batches of an epoch, ``(steps, batch size)``, or ``(steps, N, batch size)`` if each has its own."""

@@ -107,6 +107,8 @@ def update(
     if augment is not None:
         batch = augmented(config, params, augment, batch, key)
     (J, aux), grads = grad_fn(config, params, state, batch, key)
+    # the loss before the update, while its scores are at hand: else they are kept beside the gradients
+    J, grads = jax.lax.optimization_barrier((J, grads))
 
     def value_fn(params: Params) -> jax.Array:
         return loss(config, params, state, batch, key)[0]

@@ -146,6 +146,7 @@ def fit(
 
     # from here on jax compiles, which an exception out of nowhere can crash
     with deferred_interrupt() as interrupted:
+        started = time.perf_counter()
         first = _start(config, optimizer, key, params, state, opt_state)
         together = valid_data is None and callback is None
         settings = (config, optimizer, grad_fn, examples, batch_size, epochs, key, augment)
@@ -154,11 +155,10 @@ def fit(
         else:
             run = Run(*settings, order_key=order_key, together=together)
         loop = Loop(run, first, valid_data, patience, monitor, callback)
-        seconds_compile = run.compile(loop.now)
+        run.compile(loop.now)
         if valid_data is not None:
-            started = time.perf_counter()
             evaluate_checked(config, first.params, first.state, valid_data)
-            seconds_compile += time.perf_counter() - started
+        seconds_compile = time.perf_counter() - started
         started = time.perf_counter()
         loop.train(interrupted)
     jax.block_until_ready(loop.now)
