@@ -103,7 +103,9 @@ def run_population(
     def body(i: jax.Array, carry: tuple[TrainState, Report]) -> tuple[TrainState, Report]:
         population, reports = carry
         population, report = step_all(configs, alphas, population, take(data, rows[i]), keys, first_step + i)
-        return population, jax.tree.map(lambda column, value: column.at[i].set(value), reports, report)
+        return population, jax.tree.map(
+            lambda column, value: column.at[i].set(value.astype(column.dtype)), reports, report
+        )
 
     W = population.params[0].W
     reports = Report(*(jnp.zeros((rows.shape[0], W.shape[0]), W.dtype) for _ in Report._fields))

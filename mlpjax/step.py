@@ -162,7 +162,9 @@ def run_chunk(
         step_key = fold_in(key, first_step + i)
         batch = take(data, rows[i])
         train_state, report = update(config, optimizer, grad_fn, train_state, batch, step_key, may_be_absent, augment)
-        return train_state, jax.tree.map(lambda column, value: column.at[i].set(value), reports, report)
+        return train_state, jax.tree.map(
+            lambda column, value: column.at[i].set(value.astype(column.dtype)), reports, report
+        )
 
     dtype = train_state.params[0].W.dtype
     reports = Report(*(jnp.zeros(rows.shape[0], dtype) for _ in Report._fields))

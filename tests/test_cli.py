@@ -394,6 +394,7 @@ VALUES = [
     ("--save '.' cannot be written: it is a folder", ["--save", "."]),
     ("--save '.' cannot be written: it is a folder", ["--save", ""]),
     ("--json '.' cannot be written", ["--json", "."]),
+    ("the compilation cache 'own.csv' is no folder", ["--compilation-cache", "own.csv"]),
     ("--save 'own.csv' cannot be written: it is the file of --data too", ["--save", "own.csv"]),
     ("File name too long", ["--save", "x" * 300]),
     ("activation has 3 names for 1 hidden layers", ["--activation", "relu", "tanh", "relu"]),
