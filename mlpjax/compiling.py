@@ -7,7 +7,7 @@ import functools
 import jax
 
 QUICK = (("xla_backend_optimization_level", 1),)
-"""For programs that run once: compiled in half the time, to the same numbers."""
+"""For programs that run once: compiled in half the time. On some versions of JAX a last bit differs."""
 
 
 @functools.cache

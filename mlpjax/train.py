@@ -87,7 +87,7 @@ def fit(
         order_key: decides the order of the examples, which is else decided by ``key`` too.
         grad_fn: `mlpjax.backward`, `mlpjax.autodiff`, or `mlpjax.accumulate` of one.
         valid_data: examples to evaluate after each epoch.
-        params: where to start; `mlpjax.init` by default.
+        params: where to start; those of `mlpjax.init` by default, whose last bit may differ as ``fit`` compiles them.
         state: batch-norm statistics to start from; those of `mlpjax.init` by default.
         opt_state: the optimiser's state to start from; ``optimizer.init(params)`` by default.
         class_weight: one weight per class, or ``"balanced"`` (m/(K m_c)); multiplies the weights of

@@ -114,7 +114,8 @@ def test_another_strength_does_not_recompile_and_validation_data_stay():
     expected = mlpjax.evaluate(PLAIN, *mlpjax.init(PLAIN, KEY), DATA)
     for strength in (0, 3.0):
         result = run(augment=VectorAugment(jitter=strength), valid_data=DATA)
-        assert result.history["valid_loss"] == [expected["loss"]] * 2
+        # fit compiles the start values in a program of its own, whose last bit may differ
+        np.testing.assert_allclose(result.history["valid_loss"], [expected["loss"]] * 2, rtol=1e-6)
     assert len({expected["loss"], *result.history["train_loss"]}) == 3
     assert len(traces) == 1
 
