@@ -1,6 +1,8 @@
 """Strict where the package is free: no silent rank promotion, and no data set from outside the repository."""
 
+import gc
 import signal
+from pathlib import Path
 
 import jax
 import pytest
@@ -27,3 +29,13 @@ def x64():
     """Float64 for proofs; float32, JAX's default, elsewhere."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Forget compiled programs before their memory maps reach the system's limit, 65,530: beyond, XLA crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 10_000:
+        jax.clear_caches()
+        gc.collect()
