@@ -22,6 +22,7 @@ from mlpjax.errors import ConfigError, unknown_name
 from mlpjax.optim_adaptive import adadelta, adadelta_slide, adagrad, adam, adam_slide, rmsprop
 from mlpjax.optim_conventions import library_form
 from mlpjax.optim_decay import coupled_decay, decoupled_decay, proximal_l1
+from mlpjax.optim_lift import Alpha
 from mlpjax.optim_momentum import gradient_descent, look_back, momentum, nesterov
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "adagrad",
     "adam",
     "adam_slide",
+    "assemble",
     "coupled_decay",
     "decoupled_decay",
     "gradient_descent",
@@ -119,13 +121,31 @@ def make_optimizer(
             raise ConfigError(f"{what} is {value}: expected a finite number > 0")
     library_form(name, convention)
     check_count("steps", steps)
-    alpha = SCHEDULES[schedule](lr, steps)
+    made = assemble(name, SCHEDULES[schedule](lr, steps), clip, convention, weight_decay, proximal_l1)
+    if weight_decay is not None:
+        optim_decay.warn_unstable(lr, weight_decay, stacklevel=3)
+    return made
+
+
+def assemble(
+    name: str,
+    alpha: Alpha,
+    clip: Any = None,
+    convention: str | None = None,
+    weight_decay: Any = None,
+    proximal_l1: Any = None,
+) -> optax.GradientTransformation:
+    """Put together what `make_optimizer` makes, out of parts that were checked: its numbers may be traced.
+
+    >>> rule = assemble("sgd", 0.5)
+    >>> rule.update(2.0, rule.init(0.0))[0]
+    Array(-1., dtype=float32)
+    """
     parts = [OPTIMIZERS[name](alpha, **({} if convention is None else {"convention": convention}))]
     if clip is not None:
         parts.insert(0, optax.clip_by_global_norm(clip))
     if weight_decay is not None:
         parts.append(decoupled_decay(alpha, weight_decay, warn=False))
-        optim_decay.warn_unstable(lr, weight_decay, stacklevel=3)
     if proximal_l1 is not None:
         parts.append(optim_decay.proximal_l1(alpha, proximal_l1))
     return parts[0] if len(parts) == 1 else optax.chain(*parts)

@@ -6,7 +6,6 @@ Source: lecture, section *Types of training*, for each member; the members diffe
 from __future__ import annotations
 
 import functools
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +20,13 @@ from mlpjax.config import Config
 from mlpjax.errors import InputError
 from mlpjax.fit_checks import check_key, check_monitor, check_trainable, with_class_weight
 from mlpjax.interrupt import deferred_interrupt
-from mlpjax.memory import COPIES, check_memory, device_bytes, tree_bytes
+from mlpjax.memory import check_memory
 from mlpjax.mlp import backward
-from mlpjax.parameters import Batch, param_dtype
+from mlpjax.parameters import Batch
 from mlpjax.population_loop import GroupLoop
+from mlpjax.population_memory import members_that_fit
 from mlpjax.population_run import GroupRun
-from mlpjax.population_step import MakeOptimizer, members, stack_configs, start_population
+from mlpjax.population_step import MakeOptimizer, members
 from mlpjax.step import GradFn
 from mlpjax.train import FitResult
 
@@ -190,16 +190,8 @@ def _parts(
     config = everyone.configs[group[0]]
     check_trainable(config)
     check_memory(config)
-    total = device_bytes()
-    budget = memory if memory is not None else math.inf if total is None else total // 2
-    one = _Members([config], *members(everyone[1:], group[:1]))
-    start = jax.eval_shape(
-        functools.partial(start_population, optimizer=optimizer), stack_configs(one.configs), one.alphas, one.keys
-    )
-    # the states now, at the start of this chunk and of the one before, and the best; gradients and updates; z, a and da
-    activations = COPIES * batch_size * sum(config.sizes) * jnp.dtype(param_dtype(config)).itemsize
-    bytes_of_one = 4 * tree_bytes(start) + 2 * tree_bytes(start.params) + activations
-    at_once = int(max(1, min(len(group), budget // bytes_of_one)))
+    fit = members_that_fit(config, optimizer, members(everyone.alphas, group[0]), batch_size, memory)
+    at_once = int(min(len(group), fit))
     return np.array_split(group, -(-len(group) // at_once))
 
 

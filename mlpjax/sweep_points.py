@@ -18,9 +18,8 @@ import optax
 from mlpjax.checks import check_count
 from mlpjax.config import Config
 from mlpjax.errors import InputError, unknown_name
-from mlpjax.memory import device_bytes
-from mlpjax.optim import OPTIMIZERS, SCHEDULES, make_optimizer
-from mlpjax.optim_decay import decoupled_decay, proximal_l1
+from mlpjax.optim import SCHEDULES, assemble, make_optimizer
+from mlpjax.population_memory import members_that_fit
 from mlpjax.population_step import MakeOptimizer
 
 LOG_UNIFORM = ("lr", "clip", "l1", "l2", "weight_decay", "proximal_l1")
@@ -29,8 +28,6 @@ UNIFORM = ("dropout",)
 """Numbers that `draw` draws uniformly."""
 MOST_AT_ONCE = 512
 """Networks that train together at most: more are no faster, and their results wait in memory."""
-MOST_MEMORY = 2**31
-"""Bytes for networks that train together, where nobody says how much memory the device has."""
 DRAWS = 100
 """How often `draw` tries for each point before it says that there are not enough."""
 
@@ -177,21 +174,13 @@ def _read(number: int, point: Mapping[str, Any], used: set[str], m: int, epochs:
 
 @functools.cache
 def _rule(name: str, schedule: str, steps: int, convention: str | None) -> MakeOptimizer:
-    """`mlpjax.optim.make_optimizer`, checked before, as one function of the numbers of a member, which are traced."""
+    """The optimisers of one kind as a function of the numbers of a member, which are traced."""
     unit = SCHEDULES[schedule](1.0, steps)
-    library = {} if convention is None else {"convention": convention}
 
     def rule(numbers: Mapping[str, Any]) -> optax.GradientTransformation:
-        lr = numbers["lr"]
+        lr, *others = (numbers.get(key) for key in ("lr", "clip", "weight_decay", "proximal_l1"))
         alpha = (lambda step: lr * unit(step)) if callable(unit) else lr
-        parts = [OPTIMIZERS[name](alpha, **library)]
-        if "clip" in numbers:
-            parts.insert(0, optax.clip_by_global_norm(numbers["clip"]))
-        if "weight_decay" in numbers:
-            parts.append(decoupled_decay(alpha, numbers["weight_decay"], warn=False))
-        if "proximal_l1" in numbers:
-            parts.append(proximal_l1(alpha, numbers["proximal_l1"]))
-        return optax.chain(*parts)
+        return assemble(name, alpha, others[0], convention, *others[1:])
 
     return rule
 
@@ -204,17 +193,9 @@ def groups_of(settings: Sequence[Setting], repeats: int, memory: int | None) -> 
         alike.setdefault(kind, []).append(setting)
     groups = []
     for members in alike.values():
-        most = max(1, min(MOST_AT_ONCE, _fitting(members[0], memory)) // repeats)
+        first = members[0]
+        fit = members_that_fit(first.trained, first.rule, first.numbers, first.batch_size, memory)
+        most = max(1, int(min(MOST_AT_ONCE, fit)) // repeats)
         pieces = np.array_split(np.arange(len(members)), -(-len(members) // most))
         groups += [[members[i] for i in piece] for piece in pieces]
     return groups
-
-
-def _fitting(setting: Setting, memory: int | None) -> int:
-    """How many networks fit into memory, with their results on the host; `mlpjax.fit_many` counts exactly."""
-    if memory is None:
-        total = device_bytes()
-        memory = MOST_MEMORY if total is None else total // 2
-    sizes = setting.config.sizes
-    weights = sum(a * b for a, b in itertools.pairwise(sizes))
-    return memory // (4 * (14 * weights + 3 * setting.batch_size * sum(sizes)))

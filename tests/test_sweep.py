@@ -216,7 +216,7 @@ def test_shapes_rules_and_batch_sizes_train_in_groups(monkeypatch):
     settings = read_points(grid({"sizes": [(2, 3)], "lr": [0.1 * i for i in range(1, 8)]}), m=13, epochs=1)
     monkeypatch.setattr(mlpjax.sweep_points, "MOST_AT_ONCE", 7)
     assert [len(group) for group in groups_of(settings, 2, None)] == [3, 2, 2], "of 6, 4 and 4 networks"
-    monkeypatch.setattr(mlpjax.sweep_points, "device_bytes", lambda: None)
+    monkeypatch.setattr(mlpjax.population_memory, "device_bytes", lambda: None)
     assert [len(group) for group in groups_of(settings, 9, None)] == [1] * 7, "the keys of a point stay together"
 
 
