@@ -26,8 +26,8 @@ _SMALL, _LARGE = 1e-37, 1e38
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Train a network and test it: by default on the digits that come with scikit-learn."""
+class DataOptions:
+    """The data that the commands which train take, and how they are scaled and weighed."""
 
     data: str = "digits"
     """digits, mnist, a toy set (circle, xor, gauss, spiral, plane, gauss_regression), a logic gate (and_gate,
@@ -40,12 +40,18 @@ class TrainOptions:
     """Download MNIST if it is not there."""
     scale: Literal["auto", "minmax", "standardise", "none"] = "auto"
     """How inputs are scaled, by the training part; auto: minmax for images, standardise otherwise."""
-    test_fraction: float = 0.2
-    """Part of the data held out for the test, stratified; a set with a test part of its own keeps that."""
-    valid_fraction: float = 0.0
-    """Part of the training data held out for validation."""
     class_weight: Literal["none", "balanced"] = "none"
     """balanced: each class counts the same in the loss."""
+    test_fraction: float = 0.2
+    """Part of the data held out for the test, stratified; a set with a test part of its own keeps that."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions(DataOptions):
+    """Train a network and test it: by default on the digits that come with scikit-learn."""
+
+    valid_fraction: float = 0.0
+    """Part of the training data held out for validation."""
 
     hidden: tuple[int, ...] = (256, 128)
     """Width of each hidden layer."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mlpjax.config import ActivationName, ComputeDtype, HeadName, InitName
 from mlpjax.errors import ConfigError
 from mlpjax.optim_conventions import library_form
-from mlpjax.options import ConventionName, OptimizerName, ScheduleName, TrainOptions, check_writable
+from mlpjax.options import ConventionName, DataOptions, OptimizerName, ScheduleName, TrainOptions, check_writable
 
 AXES = (
     "hidden", "activation", "init", "batch_norm", "dropout", "l1", "l2", "batch_size", "optimizer", "convention",
@@ -26,25 +26,11 @@ MOST_NETWORKS = 100_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepOptions:
+class SweepOptions(DataOptions):
     """Search over networks and optimisers: train all combinations of the values given, many at once, and rank them."""
 
-    data: str = "digits"
-    """As for train: a set by its name, or a .csv or .npz FILE."""
-    target: tuple[str, ...] = ()
-    """Target column of a FILE, by name or number; several columns are several outputs."""
-    data_dir: Path | None = None
-    """Folder of the MNIST files; the default is $MLPJAX_DATA_DIR, then a cache folder."""
-    download: bool = False
-    """Download MNIST if it is not there."""
-    scale: Literal["auto", "minmax", "standardise", "none"] = "auto"
-    """How inputs are scaled, by the training part; auto: minmax for images, standardise otherwise."""
-    test_fraction: float = 0.2
-    """Part of the data held out for the test of the best; a set with a test part of its own keeps that."""
     valid_fraction: float = 0.2
     """Part of the training data held out for validation, by which networks are ranked."""
-    class_weight: Literal["none", "balanced"] = "none"
-    """balanced: each class counts the same in the loss."""
 
     random: int | None = None
     """Draw so many points instead of taking all combinations: lr, clip, l1, l2, weight-decay and proximal-l1

@@ -14,10 +14,11 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from command_line import runner
 
 import mlpjax
 from mlpjax import cli
@@ -29,23 +30,13 @@ TINY = ["--hidden", 4, "--epochs", 2, "--dropout", 0]
 ROWS = [(i % 7 / 3, i * i % 11, "näin"[: 2 + i % 2]) for i in range(40)]
 
 
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Run a command in an empty folder that has one data set, own.csv."""
     monkeypatch.chdir(tmp_path)
     write("own.csv", "a,b,kind", *(f"{a},{b},{kind}" for a, b, kind in ROWS))
 
-    def run(*arguments: Any) -> Ran:
-        code = cli.main([str(argument) for argument in arguments])
-        return Ran(code, *capsys.readouterr())
-
-    return run
+    return runner(capsys)
 
 
 def write(name, *lines):

@@ -10,23 +10,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from command_line import runner
 
 import mlpjax
-from mlpjax import cli, sweep_command
+from mlpjax import sweep_command
 from mlpjax.options import TrainOptions
 from mlpjax.sweep_options import AXES, MOST_NETWORKS, SweepOptions
 
 TINY = ["--data", "own.csv", "--target", "kind", "--hidden", 4, "--lr", 0.01, 0.1, "--dropout", 0, "--epochs", 2]
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -37,11 +31,7 @@ def run(tmp_path, monkeypatch, capsys):
     rows = [f"{i % 7 / 3},{i * i % 11},{'näin'[: 2 + i % 2]}" for i in range(50)]
     Path("own.csv").write_text("\n".join(["a,b,kind", *rows]) + "\n", encoding="utf-8")
 
-    def run(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        return Ran(code, *capsys.readouterr())
-
-    return run
+    return runner(capsys)
 
 
 def report(name="r.json"):
@@ -165,7 +155,7 @@ def test_stopping_and_ranking_by_the_metric(run):
 
 def test_every_option_is_tried_and_explains_itself():
     text = Path(__file__).read_text(encoding="utf-8")
-    source = inspect.getsource(SweepOptions)
+    source = "".join(map(inspect.getsource, SweepOptions.__mro__[:-1]))
     for field in dataclasses.fields(SweepOptions):
         option = field.name.replace("_", "-")
         assert re.search(rf'"--(no-)?{option}"', text), option
