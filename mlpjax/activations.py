@@ -9,7 +9,8 @@ Two rules hold for all of them:
 * **Kinks.** ReLU′(0) = 0; leaky ReLU′(0) = PReLU′(0) = 1 with slope gradient 0; ELU′(0) = 1; SELU′(0) = its
   scale 1.0507; step′ = 0 everywhere. g″ is 0 at each of them. The forward functions are written so that autodiff
   says the same, with no derivative rule attached: autodiff then really is a second opinion.
-* **NaN passes**: ``f(nan)`` is NaN, so that divergence cannot hide behind a comparison.
+* **NaN passes**: ``f(nan)`` is NaN, so that divergence cannot hide behind a comparison. At ±∞ g, g′ and g″ are their
+  limits. A subnormal z is 0 where JAX computes, on the kink.
 
 Source: lecture, section *Activation functions*, and its list of activations.
 """
@@ -177,7 +178,8 @@ def arctan_second_derivative(z: jax.Array) -> jax.Array:
     Array([-0. , -0.5], dtype=float32)
     """
     df = arctan_derivative(z)
-    return -2 * z * df * df
+    # ∞ as the largest number: its product with 0 would be NaN
+    return -2 * (jnp.nan_to_num(z) * df) * df
 
 
 def relu(z: jax.Array) -> jax.Array:

@@ -12,38 +12,71 @@ import numpy as np
 from mlpjax.activations import ACTIVATIONS, Activation
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, DataError, InputError, unknown_name
-from mlpjax.finite import FLOAT32_MAX, check_finite
+from mlpjax.finite import check_finite
 from mlpjax.parameters import Batch, Params, State
 from mlpjax.targets import as_array, check_targets
+
+LARGEST_WEIGHT_SUM = 2.0**126
+"""A compiler may divide by Σw as it multiplies by 1/Σw, which float32 has as 0 beyond this."""
 
 
 def row_weights(weight: Any, m: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
     """``p (m,)`` with pᵢ = wᵢ/Σw, by which a row counts, and Σw; without weights 1/m and m.
 
     With Σw = 0 every p is 0: nothing counts. Raises `DataError` for a wrong shape, and for weights that are
-    negative or not finite, or whose sum is not; under ``jit``, where a value cannot raise, those become NaN.
+    negative or not finite, or whose sum is above 8.5e37; under ``jit``, where a value cannot raise, those become NaN.
+    A weight below 1.2e-38 is 0 in float32, as which it counts beside others; all of them so small are an error too.
 
     >>> row_weights(jnp.array([1.0, 3.0]), 2, jnp.float32)
     (Array([0.25, 0.75], dtype=float32), Array(4., dtype=float32))
     """
     if weight is None:
         return jnp.full(m, 1 / max(m, 1), dtype), jnp.asarray(m, dtype)
-    _check_weight(weight, m)
+    check_weight(weight, m)
     weight = as_array(weight, dtype).astype(dtype)
     weight = jnp.where((weight >= 0) & jnp.isfinite(weight), weight, jnp.nan)
     weight_sum = jnp.sum(weight)
-    weight_sum = jnp.where(jnp.isfinite(weight_sum), weight_sum, jnp.nan)
+    weight_sum = jnp.where(weight_sum <= LARGEST_WEIGHT_SUM, weight_sum, jnp.nan)
     return weight / jnp.where(weight_sum == 0, 1, weight_sum), weight_sum
 
 
-def absent_as_zero(x: jax.Array, p: jax.Array) -> jax.Array:
-    """Let what is not finite in a row of weight 0 be 0: a missing value that counts for nothing spreads nothing.
+def check_weight(weight: Any, m: int) -> None:
+    """Raise the `DataError` of `row_weights`; of what is traced only the shape is looked at.
 
-    >>> absent_as_zero(jnp.array([[jnp.nan, 1.0], [2.0, 3.0]]), jnp.array([0.0, 1.0]))
-    Array([[0., 1.],
-           [2., 3.]], dtype=float32)
+    >>> check_weight(np.array([1.0, -2.0]), 2)
+    Traceback (most recent call last):
+        ...
+    mlpjax.errors.DataError: weight is -2.0 in row 1: expected finite numbers ≥ 0
     """
-    return jnp.where((p != 0)[:, None] | jnp.isfinite(x), x, 0)
+    if np.shape(weight) != (m,):
+        raise DataError(f"weight has shape {np.shape(weight)}: expected ({m},), one per row of x")
+    try:
+        values = np.asarray(weight)
+    except jax.errors.TracerArrayConversionError:
+        return
+    bad = ~((values >= 0) & np.isfinite(values))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(f"weight is {values[row]} in row {row}: expected finite numbers ≥ 0")
+    if values.sum(dtype=np.float64) > LARGEST_WEIGHT_SUM:
+        raise DataError("the weights sum to more than float32 can divide by: scale them down, only their ratios count")
+    if values.any() and not (values >= np.finfo(np.float32).tiny).any():
+        raise DataError("the weights are less than float32 can hold: scale them up, only their ratios count")
+
+
+def absent_as_zero(x: jax.Array, p: jax.Array, compute_dtype: str | None = None) -> jax.Array:
+    """Let what has no finite square in a row of weight 0 be 0: what counts for nothing spreads nothing.
+
+    NaN, ±∞, and what overflows on its way through a network, where 0 · ∞ would be NaN. The products are taken in
+    ``compute_dtype``. Other values stay: such a row has a score of its own.
+
+    >>> absent_as_zero(jnp.array([[jnp.nan, 1.0], [1e38, 2.0], [3.0, 1e38]]), jnp.array([0.0, 0.0, 1.0]))
+    Array([[0.e+00, 1.e+00],
+           [0.e+00, 2.e+00],
+           [3.e+00, 1.e+38]], dtype=float32)
+    """
+    factor = x if compute_dtype is None else x.astype(compute_dtype)
+    return jnp.where((p != 0)[:, None] | jnp.isfinite(factor * factor), x, 0)
 
 
 def check_input(config: Config, params: Params, state: State, x: Any, train: bool, key: jax.Array | None) -> jax.Array:
@@ -93,7 +126,7 @@ def check_values(config: Config, batch: Batch, name: str) -> None:
         if x.shape[0] == 0:
             raise DataError("x has no rows: expected at least one example")
         if weight is not None:
-            _check_weight(weight, x.shape[0])
+            check_weight(weight, x.shape[0])
         check_targets(config.head, y, config.sizes[-1], weight)
         check_rows(x, y)
         check_finite(x, "x")
@@ -185,18 +218,3 @@ def _check_vector(name: str, value: Any, expected: tuple[int] | None) -> None:
     got = None if value is None else jnp.shape(value)
     if got != expected:
         raise InputError(f"{name} has shape {got}: the config expects {expected}; see mlpjax.init")
-
-
-def _check_weight(weight: Any, m: int) -> None:
-    if np.shape(weight) != (m,):
-        raise DataError(f"weight has shape {np.shape(weight)}: expected ({m},), one per row of x")
-    try:
-        values = np.asarray(weight)
-    except jax.errors.TracerArrayConversionError:
-        return
-    bad = ~((values >= 0) & np.isfinite(values))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DataError(f"weight is {values[row]} in row {row}: expected finite numbers ≥ 0")
-    if values.sum(dtype=np.float64) > FLOAT32_MAX:
-        raise DataError("the weights sum to more than float32 can hold: scale them down, only their ratios count")

@@ -8,9 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.checks import check_count
+from mlpjax.checks import check_count, check_weight
 from mlpjax.config import Config
 from mlpjax.errors import ConfigError, InputError
+from mlpjax.finite import FLOAT32_MAX
 from mlpjax.labels import class_weights, sample_weights
 from mlpjax.parameters import Batch
 
@@ -41,7 +42,12 @@ def check_monitor(monitor: str, patience: int | None, valid_data: Batch | None) 
 
 
 def with_class_weight(config: Config, data: Batch, class_weight: Sequence[float] | str | None) -> Batch:
-    """Class weights become sample weights."""
+    """Class weights become sample weights.
+
+    Raises:
+        ConfigError: unknown class weights, or not one finite number ≥ 0 per class.
+        InputError: examples without one class each; `DataError` for weights that float32 cannot hold.
+    """
     if class_weight is None:
         return data
     y = np.asarray(data.y)
@@ -57,7 +63,13 @@ def with_class_weight(config: Config, data: Batch, class_weight: Sequence[float]
     if isinstance(class_weight, str) and class_weight != "balanced":
         raise ConfigError(f"class_weight is {class_weight!r}: expected 'balanced' or one number per class")
     per_class = class_weights(y, n_classes) if isinstance(class_weight, str) else np.asarray(class_weight, float)
-    if per_class.shape != (n_classes,) or not (np.isfinite(per_class) & (per_class >= 0)).all():
+    if per_class.shape != (n_classes,) or not ((per_class >= 0) & (per_class <= FLOAT32_MAX)).all():
         raise ConfigError(f"class_weight is {class_weight!r}: expected {n_classes} finite numbers ≥ 0, one per class")
-    weight = jnp.asarray(sample_weights(y, per_class))
-    return data._replace(weight=weight if data.weight is None else weight * data.weight)
+    dtype = jnp.result_type(float)
+    weight = sample_weights(y, per_class, dtype)
+    if data.weight is not None:
+        # by NumPy, which keeps what is subnormal; too large a product is refused
+        with np.errstate(over="ignore"):
+            weight = weight * np.asarray(data.weight)
+    check_weight(weight, len(y))
+    return data._replace(weight=jnp.asarray(weight, dtype))

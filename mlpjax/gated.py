@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax.lax import erfc, logistic
 
 _GELU_CUBIC = 0.044715
+_NORMAL_TAIL, _LOGISTIC_TAIL = 40.0, 1000.0
+"""Beyond these P is 0 or 1 to the last bit, in float64 too, so that g is 0 or z."""
 
 
 def gelu(z: jax.Array) -> jax.Array:
@@ -20,7 +22,8 @@ def gelu(z: jax.Array) -> jax.Array:
     >>> gelu(jnp.array([-1e4, 0.0, 1e4]))
     Array([   -0.,     0., 10000.], dtype=float32)
     """
-    return z * _normal_cdf(z)
+    # from below: at −∞ the product with 0 would be NaN
+    return jnp.maximum(z, -_NORMAL_TAIL) * _normal_cdf(z)
 
 
 def gelu_derivative(z: jax.Array) -> jax.Array:
@@ -29,6 +32,7 @@ def gelu_derivative(z: jax.Array) -> jax.Array:
     >>> gelu_derivative(jnp.array([-1e4, 0.0, 1e4]))
     Array([0. , 0.5, 1. ], dtype=float32)
     """
+    z = _within(z, _NORMAL_TAIL)
     return _normal_cdf(z) + z * _normal_density(z)
 
 
@@ -38,6 +42,7 @@ def gelu_second_derivative(z: jax.Array) -> jax.Array:
     >>> gelu_second_derivative(jnp.array([-1e4, 0.0, 1e4]))
     Array([-0.       ,  0.7978846, -0.       ], dtype=float32)
     """
+    z = _within(z, _NORMAL_TAIL)
     return (2 - z * z) * _normal_density(z)
 
 
@@ -48,7 +53,7 @@ def gelu_tanh(z: jax.Array) -> jax.Array:
     Array([   -0.,     0., 10000.], dtype=float32)
     """
     # σ(2u) keeps the lower tail, where 1 + tanh u is 0 by rounding
-    return z * logistic(2 * _gelu_argument(z))
+    return jnp.maximum(z, -_NORMAL_TAIL) * logistic(2 * _gelu_argument(_within(z, _NORMAL_TAIL)))
 
 
 def gelu_tanh_derivative(z: jax.Array) -> jax.Array:
@@ -57,6 +62,7 @@ def gelu_tanh_derivative(z: jax.Array) -> jax.Array:
     >>> gelu_tanh_derivative(jnp.array([-1e4, 0.0, 1e4]))
     Array([0. , 0.5, 1. ], dtype=float32)
     """
+    z = _within(z, _NORMAL_TAIL)
     u = _gelu_argument(z)
     du = sqrt(2 / pi) * (1 + 3 * _GELU_CUBIC * z * z)
     return logistic(2 * u) + 2 * z * logistic(2 * u) * logistic(-2 * u) * du
@@ -68,6 +74,7 @@ def gelu_tanh_second_derivative(z: jax.Array) -> jax.Array:
     >>> gelu_tanh_second_derivative(jnp.array([-1e4, 0.0, 1e4]))
     Array([-0.       ,  0.7978846, -0.       ], dtype=float32)
     """
+    z = _within(z, _NORMAL_TAIL)
     u = _gelu_argument(z)
     du = sqrt(2 / pi) * (1 + 3 * _GELU_CUBIC * z * z)
     ddu = sqrt(2 / pi) * 6 * _GELU_CUBIC * z
@@ -81,7 +88,7 @@ def silu(z: jax.Array) -> jax.Array:
     >>> silu(jnp.array([-1e4, 0.0, 1e4]))
     Array([   -0.,     0., 10000.], dtype=float32)
     """
-    return z * logistic(z)
+    return jnp.maximum(z, -_LOGISTIC_TAIL) * logistic(z)
 
 
 def silu_derivative(z: jax.Array) -> jax.Array:
@@ -90,6 +97,7 @@ def silu_derivative(z: jax.Array) -> jax.Array:
     >>> silu_derivative(jnp.array([-1e4, 0.0, 1e4]))
     Array([0. , 0.5, 1. ], dtype=float32)
     """
+    z = _within(z, _LOGISTIC_TAIL)
     a = logistic(z)
     return a + z * a * (1 - a)
 
@@ -100,8 +108,14 @@ def silu_second_derivative(z: jax.Array) -> jax.Array:
     >>> silu_second_derivative(jnp.array([-1e4, 0.0, 1e4]))
     Array([-0. ,  0.5, -0. ], dtype=float32)
     """
+    z = _within(z, _LOGISTIC_TAIL)
     a = logistic(z)
     return a * (1 - a) * (2 + z * (1 - 2 * a))
+
+
+def _within(z: jax.Array, tail: float) -> jax.Array:
+    # what P′ multiplies there stays finite: ∞ · 0 would be NaN
+    return jnp.clip(z, -tail, tail)
 
 
 def _normal_cdf(z: jax.Array) -> jax.Array:

@@ -77,6 +77,8 @@ def levenberg_marquardt(
         ConfigError: dropout, l1 or ``binary_step``; an unknown ``solve``; a count below 1.
         InputError: a wrong number; too many parameters for ``"dense"``; and `DataError` as `mlpjax.fit`.
 
+    A saddle that is hit exactly, ‖g‖ ≤ ``tol``, is not noticed.
+
     Source: ``train-second-order``; Marquardt 1963, Nielsen 1999 (λ), Schraudolph 2002 (G).
 
     >>> config = Config(sizes=(1, 1), head="regression")

@@ -77,7 +77,7 @@ def trace(
     found = passes.run_backward(config, params, this, passes.RULES)
     x = check_input(config, params, state, batch.x, train, key)
     if batch.weight is not None:
-        x = absent_as_zero(x, this.p)
+        x = absent_as_zero(x, this.p, config.compute_dtype)
     first = _input(this, found, x)
     a_in = first.x_dropped or first.x
     hidden: list[HiddenTrace] = []

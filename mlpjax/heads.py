@@ -1,8 +1,10 @@
 """The heads: what the output layer means, for each type of problem.
 
 A head is a link ŷ(z), a loss Lᵢ(z, y), its derivatives ∂Lᵢ/∂z and ∂²Lᵢ/∂z² derived by hand, a decision and a metric.
-Losses take **scores** z, not probabilities: they stay finite for any finite score, where ``log ŷ`` would be −∞. Lᵢ
-sums over the outputs; neither Lᵢ nor ``dz`` has a 1/m: the row weight is applied once, in `mlpjax.backward`.
+Losses take **scores** z, not probabilities: they stay finite where ``log ŷ`` would be −∞, as long as the difference of
+two scores, or the sum of squares, is a number of their dtype. Lᵢ sums over the outputs; neither Lᵢ nor ``dz`` has a
+1/m: the row weight is applied once, in `mlpjax.backward`. NaN passes, but for decisions and metrics, which cannot say
+it: there it counts as below ½, and as the largest of the classes.
 
 | head | link | loss per example | ∂Lᵢ/∂z | (∂²Lᵢ/∂z²) v |
 |---|---|---|---|---|
@@ -84,6 +86,7 @@ def sigmoid_cross_entropy_ddz(z: jax.Array, y: jax.Array, Rz: jax.Array) -> jax.
 def softmax(z: jax.Array) -> jax.Array:
     """ŷ_c = e^{z_c} / Σ_o e^{z_o}, row by row, the row maximum taken off first.
 
+    A score of −∞ is a class that cannot be. A row with +∞, or of −∞ alone, has no softmax: NaN.
     Source: ``prob-mc-softmax``, ``prob-mc-sum1``, ``trap-softmax-max``.
 
     >>> softmax(jnp.array([[0.0, 0.0], [1e4, 0.0]]))

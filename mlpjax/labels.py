@@ -5,10 +5,12 @@ NumPy only. y is (m,) class indices 0 … K−1, as everywhere in mlpjax.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlpjax.errors import DataError, listed
 
@@ -109,13 +111,15 @@ def class_weights(y: np.ndarray, n_classes: int) -> np.ndarray:
     return np.where(counts > 0, len(y) / (n_classes * np.maximum(counts, 1)), 0.0)
 
 
-def sample_weights(y: np.ndarray, class_weight: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the weight of each example, ``class_weight[y[i]]``, (m,) float32.
+def sample_weights(
+    y: np.ndarray, class_weight: Sequence[float] | np.ndarray, dtype: npt.DTypeLike = np.float32
+) -> np.ndarray:
+    """Return the weight of each example, ``class_weight[y[i]]``, (m,) of ``dtype``.
 
     >>> sample_weights(np.array([0, 1, 1]), [0.5, 2.0])
     array([0.5, 2. , 2. ], dtype=float32)
     """
-    weight = np.asarray(class_weight, dtype=np.float32)
+    weight = np.asarray(class_weight, dtype=dtype)
     check_indices(y, len(weight))
     return np.asarray(weight[y])
 
@@ -154,7 +158,8 @@ def stratified_split(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndar
     if y.ndim == 1 and y.dtype.kind in "biu":
         _, classes, counts = np.unique(y, return_inverse=True, return_counts=True)
         shares = _held_per_class(counts, total)
-        parts = [rng.permutation(np.flatnonzero(classes == c))[:n] for c, n in enumerate(shares)]
+        rows = np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1])
+        parts = [rng.permutation(own)[:n] for own, n in zip(rows, shares, strict=True)]
         held = np.sort(np.concatenate(parts))
     else:
         held = np.sort(rng.permutation(m)[:total])
@@ -176,10 +181,16 @@ def _held_per_class(counts: np.ndarray, total: int) -> np.ndarray:
         if most.sum() >= total:
             break
     held = np.clip(held, least, most)
-    while (missing := total - held.sum()) != 0:
-        step = 1 if missing > 0 else -1
-        can = held < most if missing > 0 else held > least
-        held[np.argmax(np.where(can, step * (quota - held), -np.inf))] += step
+    missing = int(total - held.sum())
+    step, limit = (1, most) if missing > 0 else (-1, least)
+    # the class that is furthest from its quota, and of several the first
+    waiting = [(step * (held[c] - quota[c]), c) for c in np.flatnonzero(held != limit)]
+    heapq.heapify(waiting)
+    for _ in range(abs(missing)):
+        c = heapq.heappop(waiting)[1]
+        held[c] += step
+        if held[c] != limit[c]:
+            heapq.heappush(waiting, (step * (held[c] - quota[c]), c))
     return held
 
 

@@ -111,7 +111,8 @@ def dropout_forward(a: jax.Array, rate: float | jax.Array, key: jax.Array) -> tu
     """
     # drawn in float32 whatever the precision of a: one key gives one mask
     keep = bernoulli(key, 1 - jnp.asarray(rate, jnp.float32), a.shape)
-    mask = keep.astype(a.dtype) / (1 - jnp.asarray(rate, a.dtype))
+    # a rate that rounds to 1 keeps nothing: 0, where 0/0 would be NaN
+    mask = jnp.where(keep, 1 / (1 - jnp.asarray(rate, a.dtype)), 0)
     return a * mask, DropoutCache(mask)
 
 
@@ -158,7 +159,8 @@ def batch_norm_forward(
 
     Returns:
         z̃ ``(m, n)``, the cache, and ``(μ, σ²)``. σ² is biased and two-pass: E[z²] − μ² would cancel. A batch
-        of one gives z̃ = β.
+        of one gives z̃ = β. So does a column that is constant, up to γ|z| eps/√ε, the rounding of its mean; in
+        float32 that is 1 from |z| ≈ 10⁵ on, and no more than γ.
 
     Source: ``norm-bn-mean``, ``norm-bn-var``, ``norm-bn-normalise``, ``norm-bn-rescale``,
     ``trap-std-const`` (Ioffe & Szegedy 2015);

@@ -166,7 +166,8 @@ def newton(
         then ``"separable"``, ``converged`` false, and ``message`` says so.
 
     Raises:
-        DataError: for wrong shapes or labels, values that are not finite, and data of one class.
+        DataError: for wrong shapes or labels, values that are not finite or whose squares are not, and data of one
+            class.
         InputError: for a wrong number.
 
     Source: ``logreg-xor-ln2``, ``logreg-mle``, ``logreg-spam``, ``logreg-playground``.
@@ -181,6 +182,7 @@ def newton(
     x, y = _checked(x, y)
     if not 0 < float(jnp.mean(y)) < 1:
         raise DataError(f"y is {float(y[0]):g} in all {len(y)} rows: expected both classes, else b grows for ever")
+    check_squares(x)
     check_number("l2", l2)
     w, b = _start(start, x)
     strength = jnp.asarray(l2, x.dtype)
@@ -191,6 +193,13 @@ def newton(
         recession=None if l2 > 0 else lambda theta: _recession(theta, x, y),
     )
     return fit_by_newton(problem, jnp.append(b, w), lambda theta: (theta[1:], theta[0]), tol=tol, max_steps=max_steps)
+
+
+def check_squares(x: jax.Array) -> None:
+    """Raise `DataError` where XᵀX, which bounds the Hessian, is not finite."""
+    if not bool(jnp.isfinite(jnp.sum(x * x, axis=0)).all()):
+        largest = float(jnp.max(jnp.abs(x)))
+        raise DataError(f"x has values up to {largest:g}, whose squares overflow in {x.dtype}: scale its columns down")
 
 
 def _penalty_curvature(x1: jax.Array, l2: float | jax.Array) -> jax.Array:

@@ -48,7 +48,7 @@ def forward(
             It decides the program: under ``jax.jit`` give ``static_argnames="train"``.
         key: needed when training with dropout; layer l draws from ``fold_in(key, l)``, the input being layer 0.
         weight: ``(m,)``, weighs the batch statistics; a row of weight 0 is not seen by them. What is not finite
-            in such a row counts as 0.
+            in such a row, or has no finite square, counts as 0.
 
     Returns:
         ``(z, state)``: the last pre-activation ``(m, n_L)`` and the state after this batch (unchanged when not
@@ -67,7 +67,7 @@ def forward(
     x = check_input(config, params, state, x, train, key)
     p, weight_sum = row_weights(weight, x.shape[0], x.dtype)
     if weight is not None:
-        x = absent_as_zero(x, p)
+        x = absent_as_zero(x, p, config.compute_dtype)
     z, state, _ = passes.run_forward(config, params, state, x, p, weight_sum, train, key)
     return z, state
 
@@ -90,7 +90,11 @@ def decide(config: Config, yhat: jax.Array) -> jax.Array:
 
     Returns:
         int32 ``(m,)`` for ``binary`` and ``multiclass`` (a tie goes to the lower class), int32 ``(m, n_L)`` for
-        ``multilabel``, Ŷ as it is for regression. Source: ``prob-ml-decision``, ``prob-mc-decision``.
+        ``multilabel``, Ŷ as it is for regression. NaN, which is no probability, counts as below ½ and as the largest
+        class. Source: ``prob-ml-decision``, ``prob-mc-decision``.
+
+    Raises:
+        DataError: ``yhat`` is not ``(m, n_L)``.
 
     >>> decide(Config(sizes=(2, 3)), jnp.array([[0.2, 0.5, 0.3]]))
     Array([1], dtype=int32)
@@ -123,6 +127,11 @@ def loss(
     Returns:
         ``(J, aux)``: a scalar and an `Aux`. With Σ wᵢ = 0, J is the penalty and ``aux.state`` is ``state``.
 
+    Raises:
+        InputError: as `forward`; and its kind `DataError` for a label outside the classes, and for weights that are
+            negative, not finite, too large or all too small to be divided. Under ``jit``, where a value cannot raise,
+            J is NaN then.
+
     Source: ``erm-empirical``, ``chain-loss-single``, ``chain-cost``, ``logreg-cost``, ``reg-nn-cost``,
     ``reg-logreg-cost``, ``prob-dispatch``, ``err-m-batch``.
 
@@ -151,7 +160,7 @@ def backward(
         dZ[l] = dA[l] ⊙ g′(Z[l])               before it dropout, after it batch-norm, where they are on
 
     Exactly what ``jax.value_and_grad(mlpjax.loss, argnums=1, has_aux=True)`` returns, and with the arguments of
-    `loss`. ``grads`` has the tree of ``params``.
+    `loss`, and its errors. ``grads`` has the tree of ``params``.
 
     Source: ``erm-gradient-vector``, ``erm-issue-backprop``, ``mlp1-uat-trained``,
     ``deep-backprop-full``, ``deep-back-dZ-recursion``.

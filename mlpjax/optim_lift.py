@@ -117,7 +117,9 @@ def check_range(name: str, value: Any, low: float, high: float, *, above: bool =
     except jax.errors.TracerArrayConversionError:
         return
     known = number.ndim == 0 and number.dtype.kind in "fiu"
-    if not (known and low <= number < high and not (above and number == low)):
+    # the memories have float32 at least, in which a smaller number is 0
+    least = low + np.finfo(np.float32).tiny if above else low
+    if not (known and least <= number < high):
         lower = f"{'>' if above else '≥'} {low}"
         expected = f"a finite number {lower}" if high == math.inf else f"a number {lower} and < {high}"
         raise ConfigError(f"{name} is {value!r}: expected {expected}")

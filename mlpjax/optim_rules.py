@@ -4,6 +4,9 @@ In the lecture's notation: ``dtheta`` = ∂J/∂θ at the newest point, α the l
 the memories V, S, G, E and D have the shape of θ. Every function returns (Δθ, new memory …), and θ ← θ + Δθ.
 The slides' S[t−1] and E[t−1] already hold dθ[t−1]: accumulate, then step. `mlpjax.optim` lifts the rules to trees.
 
+A rule acts on each element alone, and lets NaN pass. A |dθ| above about 1e19 has the square ∞ in float32: the rules
+that divide by its root stand still from then on, which clipping prevents.
+
 Source: lecture, section *Optimisation*; ``opt-index-consistency``, ``opt-adagrad-notation``.
 """
 

@@ -74,7 +74,7 @@ def run_pass(config: Config, params: Params, state: State, batch: Batch, train: 
     p, weight_sum = row_weights(batch.weight, x.shape[0], x.dtype)
     if batch.weight is not None:
         # a missing value or label of a row that counts for nothing must not spread
-        x, y = absent_as_zero(x, p), jnp.where((p != 0)[:, None], y, 0)
+        x, y = absent_as_zero(x, p, config.compute_dtype), jnp.where((p != 0)[:, None], y, 0)
     z, state, cache = run_forward(config, params, state, x, p, weight_sum, train, key)
     return Pass(z, y, p, weight_sum, state, cache)
 

@@ -34,7 +34,7 @@ def l1_penalty(W: jax.Array, l1: float | jax.Array) -> jax.Array:
     Array(1.5, dtype=float32)
     """
     # |w| as w sign(w): autodiff then gives sign(w), 0 at 0, where jnp.abs gives 1 (``trap-abs0``)
-    return l1 * jnp.sum(W * jnp.sign(W))
+    return jnp.sum(l1 * W * jnp.sign(W))
 
 
 def l1_gradient(W: jax.Array, l1: float | jax.Array) -> jax.Array:
@@ -63,7 +63,8 @@ def l2_penalty(W: jax.Array, l2: float | jax.Array) -> jax.Array:
     >>> l2_penalty(jnp.array([[1.0, -2.0]]), 0.5)
     Array(1.25, dtype=float32)
     """
-    return l2 / 2 * jnp.sum(W * W)
+    # the strength inside the sum: with l2 = 0 it is 0 for any W, where 0 · ∞ would be NaN
+    return jnp.sum(l2 / 2 * W * W)
 
 
 def l2_gradient(W: jax.Array, l2: float | jax.Array) -> jax.Array:

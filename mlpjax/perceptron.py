@@ -171,7 +171,10 @@ def perceptron_step(params: Perceptron, x: ArrayLike, y: ArrayLike, alpha: float
 
 def _length(params: Perceptron) -> jax.Array:
     """‖w‖, of which 0 is refused where it is known, outside of ``jit``."""
-    length = jnp.linalg.norm(params.w)
+    w = jnp.asarray(params.w)
+    # relative to the largest: the squares of huge or tiny weights would be ∞ or 0
+    largest = jnp.max(jnp.abs(w))
+    length = largest * jnp.linalg.norm(w / jnp.where(largest == 0, 1, largest))
     if not isinstance(length, jax.core.Tracer) and length == 0:
         raise InputError("w is 0: expected a w that has a direction; T(b) is the same everywhere, there is no boundary")
     return length

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from mlpjax.errors import DataError, unknown_name
+from mlpjax.finite import check_finite
 
 _BLOCK_ROWS = 2048
 """Rows that are held in float64 at a time: 13 MB for MNIST, whose whole would take 376 MB."""
@@ -88,6 +89,9 @@ def standardise(x: np.ndarray) -> Scaler:
     Both are of the *original* x and in float64. A column that is constant, exactly or up to rounding,
     is divided by 1.
 
+    Raises:
+        DataError: x is not (m, n0) with m ≥ 1, or has a value that is not finite.
+
     Source: ``norm-standardise-mean``, ``norm-standardise-std``, ``err-std-order``, ``err-std-zero``.
 
     >>> scaler = standardise(np.array([[1.0, 7.0], [3.0, 7.0]]))
@@ -110,6 +114,9 @@ def min_max(x: np.ndarray) -> Scaler:
     """Fit ``(x − min)/(max − min)`` of each column of x (m, n0): the fitted part fills exactly [0, 1].
 
     Other data may leave [0, 1]. A column that is constant, exactly or up to rounding, is divided by 1.
+
+    Raises:
+        DataError: as `standardise`.
 
     Source: ``norm-minmax``.
 
@@ -146,6 +153,11 @@ def _range(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return minimum, maximum (float64) and which columns are constant up to 4 roundings of their dtype."""
     if x.ndim != 2 or len(x) == 0:
         raise DataError(f"x has the shape {x.shape}: expected (examples, features) with at least one example")
-    low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    # bfloat16 warns of a nan, which the others pass on
+    with np.errstate(invalid="ignore"):
+        low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    if not np.isfinite((low, high)).all():
+        check_finite(x, "x")
     eps = float(np.finfo(x.dtype).eps) if x.dtype.kind == "f" else 0.0
-    return low, high, high - low <= 4 * eps * np.maximum(np.abs(low), np.abs(high))
+    rounding = 4 * eps * np.maximum(np.abs(low), np.abs(high))
+    return low, high, high - low <= np.maximum(rounding, np.finfo(np.float64).tiny)

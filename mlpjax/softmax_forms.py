@@ -38,7 +38,8 @@ def quotient_rule(f: Any, df: Any, g: Any, dg: Any) -> Any:
     >>> quotient_rule(3.0, 1.0, 2.0, 4.0)
     -2.5
     """
-    return df / g - f * dg / (g * g)
+    # not over g², which is 0 or ∞ long before the result is
+    return (df - f / g * dg) / g
 
 
 def softmax_jacobian(yhat: jax.Array) -> jax.Array:

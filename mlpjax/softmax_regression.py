@@ -26,7 +26,7 @@ from mlpjax.config import Config
 from mlpjax.convex import Descent, Newton, Problem, fit_by_descent, fit_by_newton
 from mlpjax.errors import DataError, InputError
 from mlpjax.heads import softmax, softmax_cross_entropy, softmax_cross_entropy_dz
-from mlpjax.logistic import Optimality
+from mlpjax.logistic import Optimality, check_squares
 from mlpjax.parameters import Batch
 from mlpjax.penalties import l2_gradient, l2_penalty
 from mlpjax.perceptron import augment
@@ -158,7 +158,8 @@ def newton(
         start: ``(W, b)``; zeros by default.
 
     Raises:
-        DataError: for wrong shapes or labels, values that are not finite, and a class without examples.
+        DataError: for wrong shapes or labels, values that are not finite or whose squares are not, and a class without
+            examples.
         InputError: for a wrong number.
 
     >>> fit = newton([[-1.0], [0.0], [1.0], [0.5]], [0, 1, 2, 1], n_classes=3, l2=0.1, tol=1e-6)
@@ -171,6 +172,7 @@ def newton(
     if not bool(jnp.all(share := jnp.mean(y, axis=0))):
         missing = int(jnp.argmin(share))
         raise DataError(f"y has no example of class {missing}: expected all {n_classes}, else b grows for ever")
+    check_squares(x)
     check_number("l2", l2)
     W, b = _start(start, x, n_classes)
     strength = jnp.asarray(l2, x.dtype)

@@ -17,7 +17,8 @@ from mlpjax.errors import DataError
 def as_array(value: Any, dtype: jax.typing.DTypeLike) -> jax.Array:
     """Make a JAX array of what a caller gave; one that is a JAX array already stays as it is.
 
-    Integers of 8 bytes, which JAX would cut to 4 without a word, become ``dtype`` first.
+    Integers of 8 bytes, which JAX would cut to 4 without a word, become ``dtype`` first. What is beyond JAX's floats
+    becomes ±∞.
 
     >>> as_array(np.array([5_000_000_000]), jnp.float32)
     Array([5.e+09], dtype=float32)
@@ -27,7 +28,9 @@ def as_array(value: Any, dtype: jax.typing.DTypeLike) -> jax.Array:
     value = np.asarray(value)
     if value.dtype.kind not in "fiubV":
         raise DataError(f"got an array of dtype {value.dtype}: expected real numbers; encode labels as 0, 1, …")
-    return jnp.asarray(value.astype(dtype) if value.dtype.kind in "iu" and value.dtype.itemsize == 8 else value)
+    # no warning: it may stand in a row that counts for nothing
+    with np.errstate(over="ignore"):
+        return jnp.asarray(value.astype(dtype) if value.dtype.kind in "iu" and value.dtype.itemsize == 8 else value)
 
 
 def target_matrix(head: str, y: Any, n_L: int, dtype: jax.typing.DTypeLike, weight: Any = None) -> jax.Array:

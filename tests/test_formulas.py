@@ -305,3 +305,15 @@ def test_batch_norm_update(x64, dtype):
         old, batch = np.asarray(old, float), np.asarray(batch, float)
         np.testing.assert_allclose(np.asarray(got, float), old + new * (batch - old), rtol=rtol)
     assert (int(first.count), int(third.count), third.count.dtype.kind) == (1, 3, "i")
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_at_infinity(name):
+    """Where a product with 0 would be NaN: g and g′ have their limits there, and g″ is 0."""
+    g, slope = ACTIVATIONS[name], slope_of(name, jnp.float32)
+    far, z = jnp.array([[-1e6, 1e6]]), jnp.array([[-jnp.inf, jnp.inf]])
+    limit = jnp.where(jnp.abs(g.f(far, *slope)) > 9, jnp.sign(far) * jnp.inf, g.f(far, *slope))
+    np.testing.assert_allclose(g.f(z, *slope), limit, atol=2e-6)
+    np.testing.assert_allclose(g.df(z, *slope), g.df(far, *slope), atol=2e-6)
+    if g.d2f is not None:
+        np.testing.assert_array_equal(g.d2f(z), [[0, 0]])

@@ -294,3 +294,7 @@ def test_a_row_of_weight_0_may_have_any_label(head, y, n_L):
     refusal(head, y, n_L, None)
     # a weight of another length is another check's to refuse
     check_targets(head, y, n_L, [1.0, 1.0])
+
+
+def test_a_float64_beyond_float32_is_infinite_without_a_warning():
+    assert np.isinf(as_array(np.array([1e39]), jnp.float32)).all()

@@ -113,7 +113,7 @@ def test_class_weights_are_sample_weights(x64, case, class_weight):
     x, y, weight = case.batch
     counts = np.bincount(y, minlength=2)
     balanced = np.where(counts > 0, M / (2 * np.maximum(counts, 1)), 0)
-    per_class = np.float32(balanced if class_weight == "balanced" else class_weight)
+    per_class = np.asarray(balanced if class_weight == "balanced" else class_weight, float)
     fit = functools.partial(mlpjax.fit, case.config, RULES["adam"], epochs=2, batch_size=3, key=jax.random.key(1))
     start = {"params": case.params, "state": case.state}
     by_class = fit(train_data=Batch(x, y, weight), class_weight=class_weight, **start)
