@@ -6,11 +6,14 @@ Every error is one line that names the file, the array, the row (from 0) where t
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
+import sys
+import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -18,6 +21,9 @@ from numpy.lib.npyio import NpzFile
 from mlpjax.errors import DataError, listed
 from mlpjax.finite import check_finite
 from mlpjax.tables import Table
+
+MAX_UNPACKED, MAX_RATIO = 2**26, 20
+"""Arrays may take so many bytes together, or so many times what the file has: kilobytes can unpack to any size."""
 
 
 def read_npz(path: str | os.PathLike[str], targets: Sequence[str] = ()) -> Table:
@@ -51,7 +57,8 @@ def open_npz(path: str | os.PathLike[str]) -> Iterator[NpzFile]:
     """Open an ``.npz`` file; nothing in it is unpickled. Its arrays come by `read_array`.
 
     Raises:
-        DataError: the file cannot be read, or is not a whole ``.npz``.
+        DataError: the file cannot be read, is not a whole ``.npz``, or unpacks to more than `MAX_UNPACKED` and
+            `MAX_RATIO` allow.
 
     >>> with open_npz("README.md"):
     ...     pass
@@ -63,14 +70,16 @@ def open_npz(path: str | os.PathLike[str]) -> Iterator[NpzFile]:
     no_npz = DataError(f"{path}: is no .npz file, or a damaged one: write it with numpy.savez")
     try:
         with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise no_npz
-            file.seek(0)
             try:
+                # what begins as another format and ends as a zip is no NpzFile to numpy
+                if file.read(2) != b"PK" or not zipfile.is_zipfile(file):
+                    raise no_npz
+                file.seek(0)
                 archive = np.load(file, allow_pickle=False)
-            except (ValueError, NotImplementedError, zipfile.BadZipFile):
+            except Exception:  # made up: zipfile raises a dozen kinds of errors
                 raise no_npz from None
             with archive:
+                _check_members(path, archive.zip, os.fstat(file.fileno()).st_size)
                 yield archive
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
@@ -93,13 +102,74 @@ def read_array(path: str, archive: NpzFile, key: str) -> np.ndarray:
     if key not in archive:
         raise DataError(f"{path}: has no array {key!r}; it holds: {listed(archive) or 'nothing'}")
     try:
-        # a member that is no .npy comes as bytes
-        return np.asarray(archive[key])
-    except (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        with warnings.catch_warnings():
+            # a header as Python 2 wrote it
+            warnings.simplefilter("ignore")
+            _check_length(archive, key)
+            # a member that is no .npy comes as bytes
+            array = np.asarray(archive[key])
+            _check_text(array)
+            return array
+    except Exception as error:  # made up: zipfile, zlib, ast and numpy raise a dozen kinds of errors
         raise DataError(
             f"{path}: the array {key!r} cannot be read ({error}); it holds: {listed(archive)}; "
             "write plain arrays with numpy.savez"
         ) from error
+
+
+def npy_bytes(stream: IO[bytes]) -> int:
+    """How many bytes of values follow the header of an ``.npy`` file, by what it says; no memory is taken for them.
+
+    The stream stands behind the header then. Raises what `numpy.lib.format` raises for a header that is none.
+
+    >>> import io
+    >>> np.save(stream := io.BytesIO(), np.eye(2))
+    >>> _ = stream.seek(0)
+    >>> npy_bytes(stream), len(stream.read())
+    (32, 32)
+    """
+    version = np.lib.format.read_magic(stream)
+    # those of version 3 differ in the encoding of names, which say nothing of the size
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape is {shape}")
+    return math.prod(shape) * dtype.itemsize
+
+
+def _check_members(path: str, archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse a small file that unpacks to a large one, before anything is unpacked."""
+    members = archive.infolist()
+    for member in members:
+        # bzip2 and lzma unpack without a limit
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{path}: {member.filename!r} is compressed as numpy does not: write it with numpy.savez")
+    unpacked, most = sum(member.file_size for member in members), max(MAX_UNPACKED, MAX_RATIO * size)
+    if unpacked > most:
+        raise DataError(
+            f"{path}: has {size:,} bytes, which unpack to {unpacked:,}: expected at most {most:,}; "
+            "write it uncompressed, with numpy.savez"
+        )
+
+
+def _check_text(array: np.ndarray) -> None:
+    """Refuse numbers that are no characters, which would end in a SystemError where Python makes text of them."""
+    if array.dtype.kind == "U" and array.dtype.itemsize:
+        codes = np.frombuffer(array.tobytes(), np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if codes.max(initial=0) > sys.maxunicode:
+            raise ValueError(f"it has the character number {codes.max()}, and there is none")
+
+
+def _check_length(archive: NpzFile, key: str) -> None:
+    """Refuse an array that is longer by its header than the file is, before memory is taken for it."""
+    members: Any = archive.zip
+    member = members.NameToInfo.get(key) or members.NameToInfo[f"{key}.npy"]
+    with members.open(member) as stream:
+        if stream.read(6) == np.lib.format.MAGIC_PREFIX:
+            stream.seek(0)
+            claimed = npy_bytes(stream)
+            if claimed > (got := member.file_size - stream.tell()):
+                raise ValueError(f"its header says {claimed:,} bytes, and {got:,} follow")
 
 
 def _read_archive(path: str, archive: NpzFile, targets: Sequence[str]) -> Table:

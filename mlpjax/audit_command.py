@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mlpjax.cases import Case, make_case
-from mlpjax.checkpoint import versions
 from mlpjax.cli import OK, WRONG
 from mlpjax.config import Config
 from mlpjax.display import counting_bar, say, show_columns, write_json
@@ -18,6 +17,7 @@ from mlpjax.interrupt import deferred_interrupt
 from mlpjax.networks import Kink, Network, audit_given, audit_kinks, audit_network, default_networks
 from mlpjax.options import AuditOptions
 from mlpjax.reports import GradientReport
+from mlpjax.versions import versions
 
 
 def audit(options: AuditOptions, started: float) -> int:
@@ -103,11 +103,14 @@ def _read_config(text: str) -> Config:
             raise ConfigError(f"{source}: is not a text file: expected a config as JSON") from None
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a long number, deep nesting
         raise ConfigError(f'{source}: is not JSON ({error}): expected such as {{"sizes": [4, 8, 3]}}') from None
     if not isinstance(values, dict):
         raise ConfigError(f'{source}: is a {type(values).__name__}: expected an object, such as {{"sizes": [4, 8, 3]}}')
-    return Config.from_dict(values)
+    try:
+        return Config.from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def _show_networks(found: list[tuple[Network, GradientReport]]) -> None:

@@ -143,7 +143,10 @@ class Config:
         for name in values:
             if name not in known:
                 raise ConfigError(unknown_name("config field", name, known))
-        return cls(**values)
+        try:
+            return cls(**values)
+        except RecursionError:
+            raise ConfigError("a config field is a list of lists of lists …: expected names and numbers") from None
 
     def _check_names(self) -> None:
         names = list(self.activation) if isinstance(self.activation, tuple) else [self.activation]
@@ -212,6 +215,8 @@ def _sizes(sizes: Any) -> tuple[int, ...]:
             widths.append(0)
         if widths[-1] < 1:
             raise ConfigError(f"sizes has a width {n!r}: {expected}")
+        if widths[-1] >= 2**31:
+            raise ConfigError(f"sizes has a width beyond 2^31 - 1: {expected}")
     if len(widths) < 2:
         raise ConfigError(f"sizes is {sizes!r}: {expected}")
     return tuple(widths)

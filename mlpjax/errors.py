@@ -7,7 +7,13 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Something given by the caller is wrong: the message says what was got, what was expected, what to do."""
+    """Something given by the caller is wrong: the message says what was got, what was expected, what to do.
+
+    It is one printable line, whatever a file calls its arrays.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class ConfigError(InputError):
@@ -18,8 +24,27 @@ class DataError(InputError):
     """A data set, or a batch, is not what the network or the reader expects."""
 
 
+class CheckpointError(InputError):
+    """A training checkpoint is damaged, is of another run, or cannot be written."""
+
+
+class CheckpointWarning(UserWarning):
+    """A run goes on from a checkpoint, but not from the newest, or not where that was written."""
+
+
 class ModelFileError(InputError):
     """A model file is damaged, is not a model file, or is from another format version."""
+
+
+def one_line(message: str, most: int = 8000) -> str:
+    r"""Make a message one printable line of bounded length.
+
+    >>> one_line("a\nb\x1b[2J")
+    'a b\\x1b[2J'
+    """
+    words = " ".join(message.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    return line if len(line) <= most else f"{line[:most]}…"
 
 
 def unknown_name(what: str, got: object, known: Iterable[str]) -> str:

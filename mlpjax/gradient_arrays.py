@@ -225,7 +225,7 @@ def _state(arrays: Mapping[str, np.ndarray], config: Config, train: bool) -> Sta
             raise DataError(f"has no {missing[0]}: with train False batch-norm uses the running mean and var")
         if len(missing) == 1:
             raise DataError(f"has no {missing[0]}: give both mean{l} and var{l}, or none of them when training")
-        given = {**start, **arrays}
+        given = {name: arrays.get(name, default) for name, default in start.items()}
         for name in (f"mean{l}", f"var{l}"):
             _check_vector(given, name, n_l)
             _check_values(given, name, 0.0 if name.startswith("var") else -np.inf)
@@ -259,4 +259,6 @@ def _integer(array: np.ndarray, name: str, end: int) -> int:
 
 
 def _shown(array: np.ndarray) -> str:
-    return repr(array.item()) if array.size == 1 else f"an array of shape {array.shape}"
+    if array.size == 1 and array.dtype.kind in "biuf":
+        return repr(array.item())
+    return f"an array of shape {array.shape}" + ("" if array.dtype.kind in "biuf" else f" of {array.dtype}")

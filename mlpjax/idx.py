@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mlpjax.errors import DataError
+from mlpjax.archives import MAX_RATIO, MAX_UNPACKED
+from mlpjax.errors import DataError, listed
 
 MAX_BYTES = 2**30
 """No idx file may hold more."""
@@ -40,7 +41,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
     The format: the bytes 0, 0, 8 (unsigned byte), the rank; then each dimension as a big-endian uint32; then
     the values in C order. The header is not believed: memory grows with what the file really holds, and at
-    most `MAX_BYTES` are read.
+    most `MAX_BYTES` are read, and of a packed file no more than `mlpjax.archives.MAX_UNPACKED` and ``MAX_RATIO`` allow.
 
     Returns:
         A uint8 array with the dimensions of the header.
@@ -101,12 +102,17 @@ def load_mnist(
 def data_folder(data_dir: str | None) -> Path:
     """Return the folder to look in: the one given, ``MLPJAX_DATA_DIR``, or ``mlpjax`` in the user's cache.
 
+    Raises `DataError` for the home folder of a user who does not exist.
+
     >>> data_folder("/data").as_posix()
     '/data'
     """
     given = data_dir or os.environ.get("MLPJAX_DATA_DIR")
     if given:
-        return Path(given).expanduser()
+        try:
+            return Path(given).expanduser()
+        except RuntimeError:
+            raise DataError(f"{given}: there is no such user: give the folder by its whole path") from None
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "mlpjax"
 
@@ -138,16 +144,17 @@ def _content(path: str | os.PathLike[str]) -> bytearray:
             # by content: browsers decompress a download and keep its name
             compressed = file.peek(2)[:2] == b"\x1f\x8b"
             if not compressed:
-                return _read_checked(path, file)
+                return _read_checked(path, file, MAX_BYTES)
+            most = max(MAX_UNPACKED, MAX_RATIO * os.fstat(file.fileno()).st_size)
             with gzip.open(file) as stream:
-                return _read_checked(path, stream)
+                return _read_checked(path, stream, most)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: is damaged gzip ({error}): fetch it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
 
 
-def _read_checked(path: str | os.PathLike[str], stream: BinaryIO | gzip.GzipFile) -> bytearray:
+def _read_checked(path: str | os.PathLike[str], stream: BinaryIO | gzip.GzipFile, most: int) -> bytearray:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or magic[3] == 0:
         raise DataError(
@@ -160,14 +167,17 @@ def _read_checked(path: str | os.PathLike[str], stream: BinaryIO | gzip.GzipFile
     shape = _shape(header)
     expected = math.prod(shape)
     if expected > MAX_BYTES:
+        size = expected if expected < 2**64 else f"2^{expected.bit_length() - 1} or more"
         raise DataError(
-            f"{path}: its header claims the shape {shape}, {expected} bytes: at most {MAX_BYTES} are read; "
+            f"{path}: its header claims the shape ({listed(shape, 8)}), {size} bytes: at most {MAX_BYTES} are read; "
             "fetch it again"
         )
     content = bytearray(header)
     end = len(header) + expected + 1  # one byte more than expected, to see that it is not there
     while len(content) < end and (chunk := stream.read(min(_CHUNK, end - len(content)))):
         content += chunk
+        if len(content) > len(header) + most + 1:
+            raise DataError(f"{path}: is packed, and unpacks to more than {most:,} bytes: unpack it first, with gunzip")
     if len(content) != end - 1:
         got = f"only {len(content) - len(header)}" if len(content) < end else "more"
         raise DataError(

@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import re
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,9 @@ import numpy as np
 
 from mlpjax.errors import DataError, listed
 from mlpjax.finite import FLOAT32_MAX
+
+MAX_ROW_BYTES = 2**22
+"""A row is read whole: what is longer is no table, or one for ``.npz``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,16 +145,18 @@ def _read_table(
 
 def _rows(path: str, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
     """Yield each row that is not blank with the line on which it begins."""
-    lines = _lines(path, file)
-    head: list[str] = []
-    for text in lines:
-        head.append(text)
-        if text.strip():
+    lines = _Lines(path, file)
+    head = ""
+    for head in lines:
+        if head.strip():
             break
-    delimiter = max(",;\t", key=lambda d: len(next(csv.reader(head[-1:], delimiter=d), [])))
-    reader = csv.reader(itertools.chain(head, lines), delimiter=delimiter, skipinitialspace=True, strict=True)
+        lines.row_bytes = 0
+    blank = max(0, lines.number - 1)
+    delimiter = max(",;\t", key=lambda d: _width(head, d))
+    reader = csv.reader(itertools.chain([head], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
     while True:
-        line = reader.line_num + 1
+        line = blank + reader.line_num + 1
+        lines.row_bytes = 0
         try:
             row = next(reader)
         except StopIteration:
@@ -161,14 +167,44 @@ def _rows(path: str, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
             yield line, row
 
 
-def _lines(path: str, file: BinaryIO) -> Iterator[str]:
-    """Decode line by line, so that an error can name its line."""
-    for number, line in enumerate(file, 1):
+def _width(line: str, delimiter: str) -> int:
+    """Count the cells that a line has with a delimiter; what is no CSV is found when it is read."""
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter), []))
+    except csv.Error:
+        return 0
+
+
+class _Lines:
+    """The lines of a file, decoded one by one, so that an error can name its line.
+
+    A row may have several lines; whoever reads rows sets ``row_bytes`` to 0 at the beginning of each.
+    """
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.number = self.row_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.file.readline(MAX_ROW_BYTES + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.row_bytes += len(line)
+        if self.row_bytes > MAX_ROW_BYTES:
+            raise DataError(
+                f"{self.path}, line {self.number}: a row has more than {MAX_ROW_BYTES:,} bytes: check the quotes and "
+                "the line breaks, or store the table as .npz"
+            )
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}, line {number}: is not UTF-8 text ({error.reason}): save it as UTF-8") from error
-        yield text.removeprefix("\ufeff") if number == 1 else text
+            place = f"{self.path}, line {self.number}"
+            raise DataError(f"{place}: is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+        return text.removeprefix("\ufeff") if self.number == 1 else text
 
 
 def _choose(
@@ -180,11 +216,12 @@ def _choose(
         raise DataError(f"{path}, line {line}: two columns are named {twice[0]!r}: rename one")
     if not targets:
         raise DataError(f"{path}: no target is given: name the column to predict, one of {listed(columns)}")
-    chosen = tuple(_resolve(path, columns, name) for name in targets)
+    known = set(columns)
+    chosen = tuple(name if name in known else _position(path, columns, name) for name in targets)
     if len(set(chosen)) < len(chosen):
         raise DataError(f"{path}: a target is given twice ({', '.join(chosen)}): name each column once")
     if features is not None:
-        missing = [repr(name) for name in features if name not in columns]
+        missing = [repr(name) for name in features if name not in known]
         if missing:
             raise DataError(
                 f"{path}: lacks the feature columns {listed(missing)}, which the model was trained on; "
@@ -195,7 +232,8 @@ def _choose(
                 f"{path}: {min(taken)!r} is one of the features of the model, not its target: name the target column"
             )
         return chosen, tuple(features)
-    rest = tuple(name for name in columns if name not in chosen)
+    others = known.difference(chosen)
+    rest = tuple(name for name in columns if name in others)
     if not rest:
         raise DataError(f"{path}: has no feature column: every column is a target ({', '.join(chosen)})")
     if "" in rest:
@@ -204,16 +242,16 @@ def _choose(
     return chosen, rest
 
 
-def _resolve(path: str, columns: list[str], name: str) -> str:
-    """Return the name of a column that is given by its name, or else by its position."""
-    if name in columns:
-        return name
-    close = difflib.get_close_matches(name, columns, n=1)
+def _position(path: str, columns: list[str], name: str) -> str:
+    """Return the name of a column that is given by its position."""
+    number = re.fullmatch(r"-?\d+", name)
+    # more digits than int() takes are out of range too
+    if number and len(name) < 10 and -len(columns) <= int(name) < len(columns):
+        return columns[int(name)]
+    # the time that this takes grows with the square of the length
+    close = difflib.get_close_matches(name, columns[:1000], n=1) if len(name) <= 100 else []
     hint = f"did you mean {close[0]!r}? " if close else ""
-    if re.fullmatch(r"-?\d+", name):
-        # more digits than int() takes are out of range too
-        if len(name) < 10 and -len(columns) <= int(name) < len(columns):
-            return columns[int(name)]
+    if number:
         hint += "a number counts the columns from 0, or from -1 for the last; "
     raise DataError(f"{path}: has no column {name!r}: {hint}columns: {listed(columns)}")
 
@@ -267,6 +305,12 @@ def _target(path: str, name: str, cells: list[str], lines: Sequence[int]) -> np.
                 "correct it or remove the line"
             )
     if all(value.is_integer() and abs(value) < 2.0**63 for value in numbers):
-        # int(cell) keeps the digits that a float has not
-        return np.array([int(c) if c.lstrip("+-").isdigit() else int(float(c)) for c in cells], dtype=np.int64)
+        return np.array([_integer(cell) for cell in cells], dtype=np.int64)
     return np.array(numbers)
+
+
+def _integer(cell: str) -> int:
+    """Read a whole number of 64 bits."""
+    # int(cell) keeps the digits that a float has not, but takes only so many zeros before them
+    short = len(cell) <= sys.int_info.str_digits_check_threshold
+    return int(cell) if short and cell.lstrip("+-").isdigit() else int(float(cell))
