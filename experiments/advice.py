@@ -21,7 +21,7 @@ from typing import Any
 
 from advice_report import CLAIMS, VERDICTS, lines, record
 
-from mlpjax.checkpoint import versions
+from mlpjax.versions import versions
 
 TARGET = Path(__file__).parent / "results" / "advice.json"
 for part in ("optimisers", "adaptive", "initialisation", "regularisation", "dropout", "normalisation"):

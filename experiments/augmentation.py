@@ -19,7 +19,7 @@ import numpy as np
 
 import mlpjax
 from mlpjax import Batch, ImageAugment, VectorAugment
-from mlpjax.checkpoint import versions
+from mlpjax.versions import versions
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

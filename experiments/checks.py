@@ -30,9 +30,9 @@ import numpy as np
 
 import mlpjax
 import mlpjax.lecture
-from mlpjax.checkpoint import versions
 from mlpjax.ledger import SECTIONS, Row, load_ledger
 from mlpjax.proofs import check_of, run
+from mlpjax.versions import versions
 
 
 def wrong(value: Any) -> Any:

@@ -35,9 +35,9 @@ from jax.test_util import check_grads
 import mlpjax
 from mlpjax import Config
 from mlpjax.cases import Case, make_case
-from mlpjax.checkpoint import versions
 from mlpjax.faults import FAULTS, PEERS_13, Fault, exercise_case, faulty
 from mlpjax.step import GradFn
+from mlpjax.versions import versions
 
 CLAIMS = {"float64": 100, "float32": 95}
 """Percent of the faults that ours finds."""

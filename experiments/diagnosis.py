@@ -19,8 +19,8 @@ from pathlib import Path
 import jax
 
 import mlpjax
-from mlpjax.checkpoint import versions
 from mlpjax.faults import FAULTS, Fault, faulty, random_exercise
+from mlpjax.versions import versions
 
 CLAIM = 0.9
 

@@ -25,7 +25,7 @@ import numpy as np
 
 import mlpjax
 from mlpjax.cases import Case, make_case, on_kink, random_network, random_sizes
-from mlpjax.checkpoint import versions
+from mlpjax.versions import versions
 
 NETWORKS_OF_A_SHAPE = 100
 KINDS = (

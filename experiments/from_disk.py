@@ -30,8 +30,8 @@ import jax
 import numpy as np
 
 import mlpjax
-from mlpjax.checkpoint import versions
 from mlpjax.optim import adam
+from mlpjax.versions import versions
 
 CLAIM = {"ratio": 0.9, "anonymous_bytes": 2e9}
 GIGABYTES, PART, COLD_ROUNDS = 10, 0.1, 5

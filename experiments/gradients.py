@@ -17,7 +17,7 @@ import numpy as np
 
 import mlpjax
 from mlpjax import ACTIVATIONS, HEADS, Batch, Config
-from mlpjax.checkpoint import versions
+from mlpjax.versions import versions
 
 CLAIM = 1e-10
 OUTPUTS = {"binary": 1, "multilabel": 3, "multiclass": 4, "regression": 2, "regression_relu": 2}

@@ -20,7 +20,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 
 from mlpjax import logistic
-from mlpjax.checkpoint import versions
+from mlpjax.versions import versions
 
 CLAIMS = {"gradient_norm": 1e-10, "steps": 10, "coefficient_difference": 1e-6}
 

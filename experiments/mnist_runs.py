@@ -16,8 +16,8 @@ import optax
 
 import mlpjax
 from mlpjax.augment import ImageAugment
-from mlpjax.checkpoint import versions
 from mlpjax.display import progress_bar
+from mlpjax.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from mlpjax.checkpoint import versions
+from mlpjax.versions import versions
 
 HERE = Path(__file__).parent
 COPIED = ("mlpjax", "tests", "pyproject.toml")

@@ -27,9 +27,9 @@ import numpy as np
 
 import mlpjax
 from mlpjax import Batch, Config
-from mlpjax.checkpoint import versions
 from mlpjax.noise_scale import gradient_statistics
 from mlpjax.per_example import per_example_gradients, per_example_norms
+from mlpjax.versions import versions
 
 CLAIMS = {"vmap(grad) and norm : norms": 5.0, "norms : backward": 1.5, "difference": 1e-5}
 SIZES = (784, 256, 10)

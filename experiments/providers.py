@@ -20,8 +20,8 @@ import numpy as np
 import mlpjax
 from mlpjax import ACTIVATIONS, HEADS, Config
 from mlpjax.cases import make_case, on_kink
-from mlpjax.checkpoint import versions
 from mlpjax.graph_trace import graph_gradient
+from mlpjax.versions import versions
 
 CLAIM = 1e-10
 OUTPUTS = {"binary": 1, "multilabel": 3, "multiclass": 3, "regression": 3, "regression_relu": 3}

@@ -33,9 +33,9 @@ import numpy as np
 import mlpjax
 from mlpjax import ACTIVATIONS, HEADS, Batch, Config
 from mlpjax.cases import Case, make_case
-from mlpjax.checkpoint import versions
 from mlpjax.passes import run_pass
 from mlpjax.r_operator import gnvp, hvp
+from mlpjax.versions import versions
 
 CLAIMS = {"relative_error": 1e-10, "times_backward": 2.5}
 PENALTIES: dict[str, dict[str, float]] = {

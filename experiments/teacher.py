@@ -34,9 +34,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 import mlpjax
-from mlpjax.checkpoint import versions
 from mlpjax.gauss_newton import levenberg_marquardt
 from mlpjax.optim import adam
+from mlpjax.versions import versions
 
 CLAIM = {"mean_loss": 1e-12, "starts": 8}
 EXAMPLES, FRESH, STARTS, TEACHERS, BUDGET, MAX_STEPS = 200, 1000, 10, 10, 100, 300

@@ -27,8 +27,8 @@ import numpy as np
 
 import mlpjax
 from mlpjax import Config
-from mlpjax.checkpoint import versions
 from mlpjax.one_hidden import VERSIONS, Gradients, backward_example, forward_example
+from mlpjax.versions import versions
 
 CLAIM = 10
 """How many times as long as version 3 the loop of version 2 takes."""

@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.checkpoint import versions
 from mlpjax.errors import InputError, listed, unknown_name
 from mlpjax.judging import choose_probes, judge
 from mlpjax.judging_low import judge_low
@@ -30,6 +29,7 @@ from mlpjax.oracles import Target, footprint, reverse
 from mlpjax.reports import Evidence, GradientReport, LeafReport
 from mlpjax.subject import Hand, Subject, cast, cotangents, flat, function, hand_gradient, prepare, value
 from mlpjax.values import not_deterministic, value_problems
+from mlpjax.versions import versions
 
 RTOL = {"float64": 1e-11, "float32": 1e-4, "float16": 5e-2, "bfloat16": 5e-2}
 """What a gradient may differ by, over its leaf's scale, beside rounding: by the precision it was computed in."""

@@ -1,293 +1,249 @@
-"""Model files: a trained network and what is needed to use it, in one ``.npz`` that describes itself.
+"""Checkpoints: files from which an interrupted run goes on as if nothing had happened, bit by bit.
 
-A model file is a plain, uncompressed NumPy ``.npz``: a JSON header (as the uint8 array ``header``) and the arrays
-it lists. The archive's comment, the last bytes of the file, is the SHA-256 of **every byte before the digest**;
-a zip by itself checks its members only, so that flipped bits in its directory pass. Nothing is pickled and
-nothing in a file is run.
+A checkpoint is a sealed file (see `mlpjax.sealed`) named by its step, ``step-000000001200.npz``. It is written to a
+temporary file, flushed and renamed, so that a crash at any moment leaves the one before.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
+import contextlib
+import dataclasses
 import os
-import platform
-import zipfile
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-import mlpjax
-from mlpjax.config import Config
-from mlpjax.errors import InputError, ModelFileError
-from mlpjax.files import atomic_write
-from mlpjax.layers import BatchNormState
-from mlpjax.parameters import Layer, Params, State, init
-from mlpjax.preprocess import Scaler
+from mlpjax.checks import check_count
+from mlpjax.environment import differences, environment
+from mlpjax.errors import CheckpointError, CheckpointWarning, ConfigError
+from mlpjax.files import TEMPORARY, atomic_write
+from mlpjax.run_identity import first_difference
+from mlpjax.sealed import Kind, seal, unseal, usable
+from mlpjax.snapshots import Content, described
 
-FORMAT = "mlpjax model"
-FORMAT_VERSION = 1
-_DIGEST_TAG = b"mlpjax-sha256:"
-_DIGEST_LENGTH = 64
-_EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The earliest date a zip knows: the same model gives the same bytes at any time."""
-
-
-class Model(NamedTuple):
-    """What a model file holds.
-
-    ``config``, ``params`` and ``state`` are the network's; ``preprocessing`` is the `Scaler` that raw inputs go
-    through, or ``None``; ``classes`` are the labels that class 0, 1, … stand for, or ``None``; ``features`` and
-    ``targets`` are column names, or ``None``; ``versions`` say what wrote the file; ``info`` is the writer's own.
-    """
-
-    config: Config
-    params: Params
-    state: State
-    preprocessing: Scaler | None
-    classes: tuple[Any, ...] | None
-    features: tuple[str, ...] | None
-    targets: tuple[str, ...] | None
-    versions: dict[str, str]
-    info: dict[str, Any]
+CHECKPOINT = Kind(
+    name="checkpoint",
+    format="mlpjax checkpoint",
+    version=1,
+    writer="`mlpjax train --checkpoint` or mlpjax.fit",
+    remedy="use another checkpoint of the run",
+    error=CheckpointError,
+)
+_NAME = re.compile(r"step-([0-9]{12})\.npz")
 
 
-def save(
-    path: str | os.PathLike[str],
-    config: Config,
-    params: Params,
-    state: State = (),
-    *,
-    preprocessing: Scaler | None = None,
-    classes: Sequence[Any] | None = None,
-    features: Sequence[str] | None = None,
-    targets: Sequence[str] | None = None,
-    info: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a model file, whole or not at all. The arguments are the fields of `Model`.
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often `mlpjax.fit` writes checkpoints: its argument ``checkpoint``.
+
+    A checkpoint holds everything that influences the future of a run: parameters, batch-norm statistics, the
+    optimiser's state and with it the place in a schedule, the key, the step, the history, the best parameters of early
+    stopping, and what the run is: config, data (a SHA-256), batch size and the rest. A run that was killed and resumed
+    returns, bit by bit, what it returns without interruption, if versions and device are the same; if not, a
+    `CheckpointWarning` says so. Only the column ``seconds`` of the history differs.
+
+    Args:
+        folder: of this run alone; made if it is not there.
+        resume: go on from the newest checkpoint, or start if there is none. If the newest is damaged, the one before
+            is taken, with a `CheckpointWarning`. Without ``resume`` a folder that has checkpoints is refused. The
+            epochs of a resumed run may be more than before.
+        seconds: write a checkpoint when so many have passed since the last one.
+        chunks: write one after so many chunks, too. A chunk takes about two seconds at most; with ``valid_data`` or
+            ``callback`` one ends with each epoch.
+        keep: how many checkpoints are kept, the newest.
+        info: other plain values that must be the same when the run is resumed, such as a learning rate: of the
+            optimiser only the structure of its state can be compared.
 
     Raises:
-        InputError: if ``params`` and ``state`` do not fit the config, or something is not plain JSON.
-        OSError: if the file cannot be written.
+        ConfigError: if ``seconds`` is negative, or ``chunks`` or ``keep`` below 1.
 
-    >>> import pathlib, tempfile
-    >>> config = Config(sizes=(2, 3))
-    >>> params, state = init(config, jax.random.key(0))
+    >>> import optax, tempfile
+    >>> config, optimizer = mlpjax.Config(sizes=(1, 2), head="multiclass"), optax.adam(0.1)
+    >>> data = mlpjax.Batch(np.array([[1.0], [-1.0]]), np.array([0, 1]))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(pathlib.Path(folder, "m.npz"), config, params, state, classes=["cat", "dog", "fish"])
-    ...     load(pathlib.Path(folder, "m.npz")).classes
-    ('cat', 'dog', 'fish')
+    ...     settings = dict(batch_size=2, key=jax.random.key(0), checkpoint=Checkpoints(folder, resume=True))
+    ...     first = mlpjax.fit(config, optimizer, data, epochs=3, **settings)
+    ...     longer = mlpjax.fit(config, optimizer, data, epochs=5, **settings)
+    >>> longer.resumed_at, longer.history["epoch"]
+    (3, [1, 2, 3, 4, 5])
     """
-    _check_fit(config, params, state, InputError)
-    _check_rest(config, preprocessing, classes, features, targets, InputError)
-    arrays = {name: np.asarray(value) for name, value in _named_arrays(params, state).items()}
-    if preprocessing is not None:
-        arrays |= {"preprocessing/shift": preprocessing.shift, "preprocessing/scale": preprocessing.scale}
-    for name, array in arrays.items():
-        _check_dtype(name, array.dtype, InputError)
-    header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "config": config.to_dict(),
-        "preprocessing": None if preprocessing is None else preprocessing.kind,
-        "classes": None if classes is None else list(classes),
-        "features": None if features is None else list(features),
-        "targets": None if targets is None else list(targets),
-        "versions": versions(),
-        "info": dict(info or {}),
-        "arrays": {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()},
-    }
-    try:
-        text = json.dumps(header, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a model file's header is plain JSON: {error}") from None
-    atomic_write(path, _seal({"header": np.frombuffer(text.encode(), np.uint8), **arrays}))
+
+    folder: str | os.PathLike[str]
+    resume: bool = False
+    seconds: float = 60.0
+    chunks: int | None = None
+    keep: int = 3
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_count("keep", self.keep)
+        if self.chunks is not None:
+            check_count("chunks", self.chunks)
+        if not self.seconds >= 0:
+            raise ConfigError(f"seconds is {self.seconds}: expected a number ≥ 0")
 
 
-def load(path: str | os.PathLike[str]) -> Model:
-    """Read a model file, after checking every byte of it against its digest.
+class AnySnapshot(Protocol):
+    """Where a run stands, or a population: see `mlpjax.snapshots`."""
+
+    @property
+    def step(self) -> int:
+        """How many steps were taken."""
+
+    def to_file(self) -> Content:
+        """The header and the arrays of a file."""
+
+
+S = TypeVar("S", bound=AnySnapshot)
+Reader: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], S]
+
+
+class CheckpointFolder(Generic[S]):
+    """The folder of a run while it is in use."""
+
+    def __init__(
+        self, options: Checkpoints, identity: Mapping[str, Any], epochs: int, like: Any, read: Reader[S]
+    ) -> None:
+        self.options, self.epochs, self.like, self.read = options, epochs, like, read
+        self.identity = dict(identity)
+        self.folder = Path(options.folder)
+        self.written: int | None = None
+        self.waited = 0
+        self.last_time = time.monotonic()
+
+    def newest(self) -> S | None:
+        """Where to go on: the newest checkpoint that is whole, or ``None`` if the run has to start."""
+        paths = self.paths()
+        if paths and not self.options.resume:
+            raise CheckpointError(
+                f"{self.folder} has checkpoints of a run already ({paths[-1].name}): resume it, or give another folder"
+            )
+        for path in reversed(paths):
+            try:
+                header, arrays = read_checkpoint(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error}; the checkpoint before it is used", CheckpointWarning, stacklevel=4)
+                continue
+            return self.of_this_run(path, header, arrays)
+        if paths:
+            raise CheckpointError(
+                f"{self.folder}: none of its {len(paths)} checkpoints is whole: start in another folder"
+            )
+        return None
+
+    def of_this_run(self, path: Path, header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> S:
+        """Read a checkpoint, if it is one of this run."""
+        with usable(CHECKPOINT, str(path)):
+            run, written_in, train_state = (_object(header, name) for name in ("run", "environment", "train_state"))
+            step, epochs = int(header["step"]), int(header["epochs"])
+        difference = first_difference(run, self.identity, "this run")
+        difference = difference or first_difference(train_state, described(self.like), "the optimiser given")
+        if difference is None and epochs > self.epochs:
+            difference = f"epochs is {epochs} in it, {self.epochs} in this run, which may only be longer"
+        if difference is not None:
+            raise CheckpointError(f"{path} is a checkpoint of another run: {difference}")
+        changed = differences(written_in, environment())
+        if changed:
+            name, (then, now) = next(iter(changed.items()))
+            message = f"{path}: the last bits may differ from an uninterrupted run: {name} was {then}, now {now}"
+            warnings.warn(message, CheckpointWarning, stacklevel=5)
+        with usable(CHECKPOINT, str(path)):
+            snapshot = self.read(header, arrays)
+        self.written = step
+        return snapshot
+
+    def after_chunk(self, snapshot: Callable[[], S], *, last: bool) -> None:
+        """Write a checkpoint if it is time, or if this is the ``last`` chance."""
+        self.waited += 1
+        due = time.monotonic() - self.last_time >= self.options.seconds
+        if not (last or due or self.waited == self.options.chunks):
+            return
+        self.write(snapshot())
+        self.waited, self.last_time = 0, time.monotonic()
+
+    def write(self, snapshot: S) -> None:
+        """Write a checkpoint, and remove those that are too many."""
+        header, arrays = snapshot.to_file()
+        header |= {"run": self.identity, "epochs": self.epochs, "environment": environment()}
+        path = self.folder / f"step-{snapshot.step:012d}.npz"
+        try:
+            atomic_write(path, seal(CHECKPOINT, header, arrays))
+        except OSError as error:
+            kept = "there is none before it" if self.written is None else f"step {self.written:,} is kept"
+            raise CheckpointError(
+                f"{path} cannot be written ({error.strerror or error}): {kept}; make room and resume"
+            ) from error
+        self.written = snapshot.step
+        for old in self.paths()[: -self.options.keep]:
+            old.unlink(missing_ok=True)
+
+    def paths(self) -> list[Path]:
+        """The checkpoints that are there, the oldest first."""
+        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file())
+
+
+@contextlib.contextmanager
+def open_folder(
+    options: Checkpoints, identity: Mapping[str, Any], epochs: int, like: Any, read: Reader[S]
+) -> Iterator[CheckpointFolder[S]]:
+    """Make the folder, keep other processes out of it while it is in use, and sweep what a crash has left.
+
+    ``identity`` and ``epochs`` are what the run is; ``like`` has the tree, shapes and dtypes of its train state;
+    ``read`` makes a snapshot of the header and the arrays of a file.
+    """
+    folder = Path(options.folder)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_alone(folder))
+            for path in folder.iterdir():
+                if TEMPORARY.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot hold checkpoints: {error.strerror or error}") from error
+        yield CheckpointFolder(options, identity, epochs, like, read)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Content:
+    """Read a checkpoint, after checking every byte of it against its digest: its header and its arrays.
 
     Raises:
-        ModelFileError: (a `ValueError`) if the file is damaged, is not a model file, is of a newer format, or
-            holds arrays that do not fit its config.
+        CheckpointError: (a `ValueError`) if the file is damaged, is not a checkpoint, or is of a newer format.
         OSError: if the file cannot be read.
 
-    >>> load("README.md")
+    >>> read_checkpoint("README.md")
     Traceback (most recent call last):
         ...
-    mlpjax.errors.ModelFileError: README.md: not a model file, or one that was cut short: it does not end ...
+    mlpjax.errors.CheckpointError: README.md: not a checkpoint, or one that was cut short: it does not end ...
     """
     with open(path, "rb") as file:
-        content = file.read()
-    name = os.fspath(path)
-    _check_digest(content, name)
+        return unseal(CHECKPOINT, file.read(), os.fspath(path))
+
+
+def _object(header: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(header[name], dict):
+        raise CheckpointError(f"its {name} is a {type(header[name]).__name__}: expected a JSON object")
+    return header[name]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lock a folder, where the system can; the lock ends with the process, however that ends."""
     try:
-        arrays = _read_arrays(content)
-        header = json.loads(arrays.pop("header").tobytes())
-        if header["format"] != FORMAT or header["format_version"] != FORMAT_VERSION:
-            raise ModelFileError(
-                f"format {header['format']!r}, version {header['format_version']!r}: this mlpjax reads {FORMAT!r}, "
-                f"version {FORMAT_VERSION}; a newer mlpjax may read it"
-            )
-        listed = {key: [list(array.shape), array.dtype.name] for key, array in arrays.items()}
-        if listed != header["arrays"]:
-            raise ModelFileError("its arrays are not those that its header lists")
-        return _model(header, arrays)
-    except Exception as error:
-        # made up and sealed: zipfile, numpy, json and Config raise a dozen kinds of errors
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise ModelFileError(f"{name}: not a model file that mlpjax can use: {reason}") from None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on.
-
-    >>> sorted(versions())
-    ['jax', 'jaxlib', 'mlpjax', 'numpy', 'optax', 'python']
-    """
-    import jaxlib
-    import optax
-
-    return {
-        "mlpjax": mlpjax.__version__,
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "optax": optax.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _named_arrays(params: Params, state: State) -> dict[str, Any]:
-    """Name each array: ``params/1/W``, ``state/1/mean``; layers count from 1, as in the lecture."""
-    named: dict[str, Any] = {}
-    trees: tuple[tuple[str, Any], ...] = (("params", params), ("state", state))
-    for kind, records in trees:
-        for l, record in enumerate(records, start=1):
-            fields = record._asdict().items()
-            named |= {f"{kind}/{l}/{field}": value for field, value in fields if value is not None}
-    return named
-
-
-def _check_fit(config: Config, params: Params, state: State, error: type[InputError]) -> None:
-    """Raise unless the shapes of params and state are those of the config."""
-    if len(params) != config.depth:
-        raise error(f"there are parameters of {len(params)} layers: the config expects {config.depth}")
-    expected_trees = jax.eval_shape(init, config, jax.random.key(0))
-    expected = {name: value.shape for name, value in _named_arrays(*expected_trees).items()}
-    got = {name: np.shape(value) for name, value in _named_arrays(params, state).items()}
-    for name in sorted(expected.keys() | got.keys()):
-        if expected.get(name) != got.get(name):
-            raise error(f"{name} has shape {got.get(name)}: the config expects {expected.get(name)}")
-
-
-def _check_rest(
-    config: Config,
-    preprocessing: Scaler | None,
-    classes: Sequence[Any] | None,
-    features: Sequence[str] | None,
-    targets: Sequence[str] | None,
-    error: type[InputError],
-) -> None:
-    """Raise unless what surrounds the network has its widths."""
-    n_classes = 2 if config.head == "binary" else config.sizes[-1]
-    lists = {"classes": (classes, bool | int | float | str), "features": (features, str), "targets": (targets, str)}
-    for name, (values, kind) in lists.items():
-        if values is None:
-            continue
-        if isinstance(values, str | Mapping) or not all(isinstance(value, kind) for value in values):
-            expected = "text, numbers or bools of Python" if name == "classes" else "names"
-            raise error(f"{name} is {values!r}: expected a list of {expected}")
-    if classes is not None and len(classes) != n_classes:
-        raise error(f"there are {len(classes)} classes: the config expects {n_classes}")
-    if features is not None and len(features) != config.sizes[0]:
-        raise error(f"there are {len(features)} features: the config expects {config.sizes[0]}")
-    if preprocessing is not None and len(preprocessing.shift) != config.sizes[0]:
-        raise error(f"preprocessing is for {len(preprocessing.shift)} features: the config expects {config.sizes[0]}")
-
-
-def _seal(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Pack arrays into the bytes of an ``.npz`` that ends with the digest of all bytes before it."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", _EARLIEST), "w", force_zip64=True) as member:
-                # not ascontiguousarray, which makes a number a vector
-                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
-        archive.comment = _DIGEST_TAG + b"0" * _DIGEST_LENGTH
-    body = buffer.getvalue()[:-_DIGEST_LENGTH]
-    return body + hashlib.sha256(body).hexdigest().encode()
-
-
-def _check_digest(content: bytes, name: str) -> None:
-    body, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
-    if not body.endswith(_DIGEST_TAG):
-        raise ModelFileError(
-            f"{name}: not a model file, or one that was cut short: it does not end with a digest; "
-            "expected a file that `mlpjax train --save` or mlpjax.save wrote"
-        )
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise ModelFileError(f"{name}: damaged: its bytes do not match its SHA-256; use another copy or train again")
-
-
-def _read_arrays(content: bytes) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
-        # compressed or overlapping members could unpack to any size
-        if sum(member.file_size for member in members) > len(content):
-            raise ModelFileError("its members are larger than the file")
-        for member in members:
-            if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
-                raise ModelFileError(f"unexpected member {member.filename!r}")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def _model(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
-    for name, array in arrays.items():
-        _check_dtype(name, array.dtype, ModelFileError)
-    config = Config.from_dict(header["config"])
-    params = tuple(Layer(**fields) for fields in _records(arrays, "params"))
-    state = tuple(BatchNormState(**fields) for fields in _records(arrays, "state"))
-    _check_fit(config, params, state, ModelFileError)
-    preprocessing = None
-    if header["preprocessing"] is not None:
-        shift, scale = arrays["preprocessing/shift"], arrays["preprocessing/scale"]
-        preprocessing = Scaler(kind=header["preprocessing"], shift=shift, scale=scale)
-    used = [*_named_arrays(params, state), *(("preprocessing/shift", "preprocessing/scale") if preprocessing else ())]
-    if extra := arrays.keys() - set(used):
-        raise ModelFileError(f"{min(extra)} is an array that the config has no use for")
-    _check_rest(config, preprocessing, header["classes"], header["features"], header["targets"], ModelFileError)
-    classes, features, targets = (
-        None if header[key] is None else tuple(header[key]) for key in ("classes", "features", "targets")
-    )
-    return Model(
-        config, params, state, preprocessing, classes, features, targets, dict(header["versions"]), dict(header["info"])
-    )
-
-
-def _check_dtype(name: str, dtype: np.dtype, error: type[InputError]) -> None:
-    kind, _, field = name.partition("/")
-    if kind == "preprocessing":
-        expected = ["float64"]
-    else:
-        expected = ["int32"] if field.endswith("/count") else ["float32", "float64"]
-    if dtype.name not in expected:
-        raise error(f"{name} is {dtype.name}: expected {' or '.join(expected)}")
-    if dtype == np.float64 and kind != "preprocessing" and jnp.result_type(float) != np.float64:
-        raise error(f"{name} is float64, which JAX has switched off: set JAX_ENABLE_X64=1")
-
-
-def _records(arrays: Mapping[str, np.ndarray], kind: str) -> list[dict[str, jax.Array]]:
-    """Collect ``kind/l/field`` into one dict per layer, l = 1 to L."""
-    records: list[dict[str, jax.Array]] = []
-    while True:
-        prefix = f"{kind}/{len(records) + 1}/"
-        fields = {name.removeprefix(prefix): jnp.asarray(a) for name, a in arrays.items() if name.startswith(prefix)}
-        if not fields:
-            return records
-        records.append(fields)
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{folder} is in use by another process: wait for it, or give another folder"
+            ) from None
+        yield

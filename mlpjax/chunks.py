@@ -96,13 +96,18 @@ class Run:
         nothing = Chunk(0, 0, np.full((self.chunk, self.batch_size), -1, np.int32), self.data)
         run_chunk.lower(*self._arguments(train_state, nothing), **self.static).compile()
 
-    def chunks(self) -> Iterator[Chunk]:
-        """The chunks of the run in their order. A chunk ends where an epoch ends, or inside an epoch."""
+    def chunks(self, start: int = 0) -> Iterator[Chunk]:
+        """The chunks of the run in their order, from step ``start`` on.
+
+        A chunk ends where an epoch ends, or inside an epoch.
+        """
         for first_epoch in range(1, self.epochs + 1, self.epochs_together):
             epochs = range(first_epoch, min(first_epoch + self.epochs_together, self.epochs + 1))
             begin, end = (first_epoch - 1) * self.steps, epochs[-1] * self.steps
+            if end <= start:
+                continue
             rows = np.concatenate([self.epoch_rows(epoch) for epoch in epochs])
-            for first in range(begin, end, self.chunk):
+            for first in range(max(begin, start), end, self.chunk):
                 taken = rows[first - begin : first - begin + self.chunk]
                 n = len(taken)
                 if n < self.chunk:

@@ -7,15 +7,18 @@ the next, and the one before, from which a run that diverged is taken again.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from mlpjax.archives import npy_bytes
 from mlpjax.checks import check_batch, check_count, check_rows, check_values
 from mlpjax.chunks import Chunk, Run, evenly, key_words
 from mlpjax.config import Config
@@ -31,6 +34,8 @@ CHUNK_BYTES = 2**26
 """How much a chunk of examples holds at most, as it is in the files."""
 ADVICE_BYTES = 2**17
 """How much the system is asked for at once: what it reads ahead at least; of more it might read only a part."""
+HEADER_BYTES = 2**16
+"""No header of a ``.npy`` that NumPy reads is longer."""
 ALIGNMENT = 64
 """Where JAX takes over an array on the CPU without a copy."""
 
@@ -146,11 +151,12 @@ class DiskRun(Run):
         first = check_batch(self.config, Batch(*(None if a is None else a[:1] for a in self.arrays)), disk.name)
         self.data = jax.tree.map(lambda a: jax.ShapeDtypeStruct((self.size, *a.shape[1:]), a.dtype), first)
 
-    def chunks(self) -> Iterator[Chunk]:
-        """The chunks of the run in their order, read from the files when they are asked for."""
-        first = 0
-        for epoch in range(1, self.epochs + 1):
-            for order in _cut(block_order(self.words, epoch, self.m, self.disk.block), self.size):
+    def chunks(self, start: int = 0) -> Iterator[Chunk]:
+        """The chunks of the run in their order, from step ``start`` on, read from the files when they are asked for."""
+        first = start
+        for epoch in range(start // self.steps + 1, self.epochs + 1):
+            skipped = first % self.steps * self.batch_size
+            for order in _cut(block_order(self.words, epoch, self.m, self.disk.block), self.size, skipped):
                 n = -(-len(order) // self.batch_size)
                 # in the order in which they are read: the device takes its batches from one end to the other
                 rows = batch_rows(np.arange(len(order)), self.batch_size, self.chunk)
@@ -169,11 +175,12 @@ class DiskRun(Run):
         return jax.tree.map(lambda a, like: jax.device_put(a.astype(like.dtype, copy=False)), read, self.data)
 
 
-def _cut(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Cut a sequence given as pieces into others, of ``size`` each and a last smaller one."""
+def _cut(pieces: Iterator[np.ndarray], size: int, skipped: int = 0) -> Iterator[np.ndarray]:
+    """Cut a sequence given as pieces, without its first ``skipped``, into ones of ``size`` each and a smaller last."""
     rest = np.empty(0, np.int64)
     for piece in pieces:
-        rest = np.concatenate([rest, piece])
+        rest = np.concatenate([rest, piece[skipped:]])
+        skipped = max(0, skipped - len(piece))
         while len(rest) >= size:
             yield rest[:size]
             rest = rest[size:]
@@ -197,11 +204,17 @@ def _open(path: Path) -> np.ndarray:
     """Map a ``.npy`` file into memory, after a check of its header and length."""
     path = os.fspath(path)
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        with warnings.catch_warnings():
+            # a header as Python 2 wrote it, or a shape beyond 64 bits, which is an error too
+            warnings.simplefilter("ignore")
+            with open(path, "rb") as file:
+                # NumPy would take what memory a header asks for, and crash at a negative number of nothing
+                npy_bytes(io.BytesIO(file.read(HEADER_BYTES)))
+            array = np.lib.format.open_memmap(path, mode="r")
         got = os.path.getsize(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
-    except (ValueError, OverflowError, EOFError) as error:
+    except Exception as error:  # made up: ast and numpy raise a dozen kinds of errors
         raise DataError(f"{path}: is not a whole .npy file of numbers ({error}): write it with numpy.save") from error
     expected = array.offset + array.nbytes
     if got != expected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,30 @@ def number(value: float) -> str:
 def say(text: str) -> None:
     """Print on stderr."""
     print(text, file=sys.stderr)
+
+
+@contextmanager
+def said(kind: type[Warning]) -> Iterator[None]:
+    """Print warnings of a category on stderr as one line each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", kind)
+        show_other = warnings.showwarning
+
+        def show_line(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: Any = None,
+            line: Any = None,
+        ) -> None:
+            if issubclass(category, kind):
+                say(f"warning: {message}")
+            else:
+                show_other(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show_line
+        yield
 
 
 @contextmanager

@@ -6,9 +6,13 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
+
+TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp")
+"""The names of the files through which `atomic_write` writes; one that stays was left by a crash."""
 
 
 def json_text(value: Any) -> str:

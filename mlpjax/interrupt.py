@@ -1,4 +1,4 @@
-"""Ctrl-C at a safe moment: while jax is imported, traces or compiles, an exception out of nowhere is not safe."""
+"""Signals at a safe moment: while jax is imported, traces or compiles, an exception out of nowhere is not safe."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
-_active: threading.Event | None = None
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a process that SIGTERM ended."""
+_active: _Interrupt | None = None
+
+
+class _Interrupt(threading.Event):
+    """Set by a signal, ``number``."""
+
+    number: int | None = None
 
 
 @contextlib.contextmanager
-def deferred_interrupt() -> Iterator[threading.Event]:
+def deferred_interrupt(*, terminate: bool = False) -> Iterator[threading.Event]:
     """Turn a first Ctrl-C into an event, for the body to look at; a second one raises KeyboardInterrupt at once.
 
-    Used inside itself, it yields the outer event. Outside the main thread, or where somebody else handles SIGINT,
-    nothing is changed and the event is never set.
+    With ``terminate`` SIGTERM sets the event too, and SystemExit with `TERMINATED` is raised after the body.
+    Used inside itself, it yields the outer event. Outside the main thread, or where somebody else handles the
+    signals, nothing is changed and the event is never set.
 
     >>> with deferred_interrupt() as interrupted:
     ...     signal.raise_signal(signal.SIGINT)
@@ -27,23 +37,39 @@ def deferred_interrupt() -> Iterator[threading.Event]:
         yield threading.Event()
         return
     if _active is not None:
-        yield _active
+        with _handled(_active, terminate):
+            yield _active
         return
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield threading.Event()
-        return
-    interrupted = _active = threading.Event()
-
-    def note(number: int, frame: object) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, note)
+    event = _active = _Interrupt()
     try:
-        yield interrupted
+        with _handled(event, terminate, interrupt=True):
+            yield event
     finally:
         _active = None
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if event.number == signal.SIGTERM:
+        raise SystemExit(TERMINATED)
+
+
+@contextlib.contextmanager
+def _handled(event: _Interrupt, terminate: bool, interrupt: bool = False) -> Iterator[None]:
+    """Let the signals that nobody handles set an event, the first time."""
+    asked: dict[int, Any] = {signal.SIGINT: signal.default_int_handler} if interrupt else {}
+    if terminate:
+        asked[signal.SIGTERM] = signal.SIG_DFL
+    ours = {number: before for number, before in asked.items() if signal.getsignal(number) is before}
+
+    def note(number: int, frame: object) -> None:
+        event.number = number
+        event.set()
+        signal.signal(number, ours[number])
+
+    for number in ours:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, before in ours.items():
+            signal.signal(number, before)
 
 
 @contextlib.contextmanager

@@ -80,8 +80,8 @@ def _list(options: LectureOptions) -> int:
 
 
 def _check(options: LectureOptions, rows: Sequence[Row], started: float) -> int:
-    from mlpjax.checkpoint import versions
     from mlpjax.proofs import prove, prove_erratum, prove_trap
+    from mlpjax.versions import versions
 
     ledger = load_ledger()
     ids = {row.id for row in rows}

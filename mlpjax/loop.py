@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from mlpjax.config import Config
 from mlpjax.divergence import divergence_message, first_bad_step, whole_epochs
 from mlpjax.heads import HEADS
 from mlpjax.parameters import Batch, Params, State
+from mlpjax.snapshots import Snapshot
 from mlpjax.step import Report, TrainState, batch_rows, run_evaluation
 
 EVALUATION_BATCH = 2048
@@ -30,7 +31,8 @@ class Progress(NamedTuple):
     """What a callback sees after each chunk.
 
     ``epoch`` and ``step`` count from 1 to ``epochs`` and ``steps`` (of the epoch); ``loss`` is the chunk's mean
-    data loss. ``record`` is the epoch's new row of the history at its end, and ``None`` before.
+    data loss. ``record`` is the epoch's new row of the history at its end, and ``None`` before. ``train_state`` is
+    where training stands: parameters, batch-norm statistics, the optimiser's state.
     """
 
     epoch: int
@@ -39,10 +41,13 @@ class Progress(NamedTuple):
     steps: int
     loss: float
     record: dict[str, float] | None
+    train_state: TrainState
 
 
 def evaluate(config: Config, params: Params, state: State, data: Batch) -> dict[str, float]:
     """Evaluate without training: ``loss`` (the weighted mean data loss) and ``metric``, the head's.
+
+    With no weight at all both are NaN.
 
     Raises:
         DataError: for data that does not fit the config, as in `mlpjax.fit`.
@@ -68,6 +73,16 @@ def evaluation_rows(m: int) -> np.ndarray:
     return batch_rows(np.arange(m), -(-m // n_batches), n_batches)
 
 
+S = TypeVar("S", contravariant=True)
+
+
+class Keep(Protocol[S]):
+    """What writes checkpoints."""
+
+    def __call__(self, snapshot: Callable[[], S], *, last: bool) -> None:
+        """Be told after each chunk what makes a snapshot, and whether it was the last chunk."""
+
+
 class _Taken(NamedTuple):
     """A chunk that was taken, with where it started: enough to take it again."""
 
@@ -90,7 +105,9 @@ class Loop:
         self.run, self.now, self.valid_data, self.callback = run, start, valid_data, callback
         self.patience, self.monitor = patience, monitor
         self.history: History = {}
-        self.epoch = 0
+        self.step = self.epoch = 0
+        self.seconds_before = 0.0
+        self.keep: Keep[Snapshot] | None = None
         self.best: tuple[float, int, TrainState] | None = None
         self.recent: deque[_Taken] = deque(maxlen=2)
         self.unrecorded: list[Report] = []
@@ -100,22 +117,55 @@ class Loop:
 
     def train(self, interrupted: threading.Event) -> None:
         """Take the chunks until the end or until something stops them."""
-        self.started = time.perf_counter()
-        chunks = self.run.chunks()
+        self.started = time.perf_counter() - self.seconds_before
+        chunks = self.run.chunks(self.step)
         upcoming = next(chunks, None)
-        while (chunk := upcoming) is not None:
+        while (chunk := upcoming) is not None and self.stop_reason == "finished":
             self.recent.append(_Taken(self.now, chunk))
             self.now, reports, finite = self.run.take(self.now, chunk)
             # the order of what comes next is drawn while the device computes
             upcoming = next(chunks, None)
             reports, finite = jax.device_get((Report(*(column[: chunk.n] for column in reports)), finite))
-            self.epoch = self.run.at(chunk.first + chunk.n - 1)[0]
+            self.step = chunk.first + chunk.n
+            self.epoch = self.run.at(self.step - 1)[0]
             if not (finite and np.isfinite(reports.J).all()):
                 self.diverge(reports)
                 return
-            if not self.go_on(chunk, reports, interrupted):
-                return
-        self.message = f"finished after epoch {self.run.epochs}"
+            going = self.go_on(chunk, reports, interrupted)
+            if self.keep is not None:
+                self.keep(self.snapshot, last=not going or upcoming is None)
+        if self.stop_reason == "finished":
+            self.message = f"finished after epoch {self.run.epochs}"
+
+    def snapshot(self) -> Snapshot:
+        """Where training stands, after the last chunk."""
+        taken = self.recent[-1]
+        reports = [np.concatenate(column) for column in zip(*self.unrecorded, strict=True)]
+        return Snapshot(
+            step=self.step,
+            now=self.now,
+            before_step=taken.chunk.first,
+            before=taken.start,
+            best=self.best,
+            history=self.history,
+            unrecorded=Report(*reports) if reports else None,
+            seconds=time.perf_counter() - self.started,
+            ended=(self.stop_reason, self.message) if self.stop_reason == "early stopping" else None,
+        )
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go back to where training stood, in this process or another."""
+        self.step, self.now, self.best = snapshot.step, snapshot.now, snapshot.best
+        self.epoch = self.run.at(self.step - 1)[0]
+        self.history = {name: list(column) for name, column in snapshot.history.items()}
+        self.unrecorded = [] if snapshot.unrecorded is None else [snapshot.unrecorded]
+        self.seconds_before = snapshot.seconds
+        if snapshot.ended is not None:
+            self.stop("early stopping", snapshot.ended[1])
+        chunk, n = next(self.run.chunks(snapshot.before_step)), self.step - snapshot.before_step
+        # a longer run may be cut into other chunks
+        if n <= chunk.n:
+            self.recent.append(_Taken(snapshot.before, chunk._replace(n=n)))
 
     def go_on(self, chunk: Chunk, reports: Report, interrupted: threading.Event) -> bool:
         """Record a chunk and tell the callback; returns whether to go on."""
@@ -123,8 +173,9 @@ class Loop:
         epoch, step = self.run.at(chunk.first + chunk.n - 1)
         last = step == self.run.steps
         record = self.record(epoch) if last else None
+        mean = float(batch_means(reports)["loss"])
         stop = self.callback is not None and self.callback(
-            Progress(epoch, self.run.epochs, step, self.run.steps, float(batch_means(reports)["loss"]), record)
+            Progress(epoch, self.run.epochs, step, self.run.steps, mean, record, self.now)
         )
         when = f"{'after' if last else 'during'} epoch {epoch}"
         if interrupted.is_set():

@@ -5,16 +5,20 @@ Source: lecture, section *Types of training*, for each member; the members diffe
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlpjax.checkpoint import Checkpoints, open_folder
 from mlpjax.checks import check_batch, check_count
 from mlpjax.config import Config
 from mlpjax.errors import InputError
@@ -26,7 +30,10 @@ from mlpjax.parameters import Batch
 from mlpjax.population_loop import GroupLoop
 from mlpjax.population_memory import members_that_fit
 from mlpjax.population_run import GroupRun
+from mlpjax.population_snapshot import PopulationSnapshot
 from mlpjax.population_step import MakeOptimizer, members
+from mlpjax.run_identity import identity
+from mlpjax.snapshots import digest
 from mlpjax.step import GradFn
 from mlpjax.train import FitResult
 
@@ -62,6 +69,7 @@ def fit_many(
     monitor: Literal["loss", "metric"] = "loss",
     memory: int | None = None,
     callback: Callable[[PopulationProgress], None] | None = None,
+    checkpoint: Checkpoints | None = None,
 ) -> list[FitResult]:
     """Train many networks on the same data at once.
 
@@ -89,12 +97,15 @@ def fit_many(
         memory: bytes that a population may take; half of the device's by default. More members than fit train in
             parts, one after another.
         callback: called with a `PopulationProgress` after each chunk.
+        checkpoint: `mlpjax.Checkpoints`, as in `mlpjax.fit`; each part has a folder of its own inside. ``epochs``
+            cannot be changed.
 
     Returns:
         N results in the order of the members, arrays on the host. Members of a part share its ``seconds``.
 
     Raises:
         InputError: (a `ValueError`) as `mlpjax.fit`, and for lengths that differ.
+        CheckpointError: as `mlpjax.fit`.
 
     Source: ``train-minibatch``, ``train-shuffle``.
 
@@ -113,7 +124,7 @@ def fit_many(
         check_key(order_key)
     parts = [part for group in _groups(everyone) for part in _parts(everyone, group, optimizer, batch_size, memory)]
     results: dict[int, FitResult] = {}
-    with deferred_interrupt() as interrupted:
+    with deferred_interrupt(terminate=checkpoint is not None) as interrupted:
         for number, at in enumerate(parts, 1):
             part = _Members([everyone.configs[i] for i in at], *members(everyone[1:], at))
             config, limits = part.configs[0], part.epochs
@@ -138,7 +149,8 @@ def fit_many(
             place = PopulationProgress(number, len(parts), 0, last, len(at), len(at))
             watch = None if callback is None else functools.partial(_tell, callback, place)
             loop = GroupLoop(run, run.start(), limits, valid, patience, monitor, watch)
-            results |= zip(at.tolist(), _train(loop, started, interrupted), strict=True)
+            with _kept(checkpoint, number, loop) as resumed_at:
+                results |= zip(at.tolist(), _train(loop, started, interrupted, resumed_at), strict=True)
     return [results[i] for i in range(len(everyone.configs))]
 
 
@@ -199,7 +211,32 @@ def _tell(callback: Callable[[PopulationProgress], None], place: PopulationProgr
     callback(place._replace(epoch=epoch, training=training))
 
 
-def _train(loop: GroupLoop, begun: float, interrupted: threading.Event) -> list[FitResult]:
+@contextlib.contextmanager
+def _kept(checkpoint: Checkpoints | None, number: int, loop: GroupLoop) -> Iterator[int | None]:
+    """Let a part write checkpoints, and go on from them; yields the step at which it does."""
+    if checkpoint is None:
+        yield None
+        return
+    run, own = loop.run, dataclasses.replace(checkpoint, folder=Path(checkpoint.folder, f"part-{number:03d}"))
+    info = {
+        "configs": digest(jax.tree.leaves(run.group.configs)),
+        "alphas": digest(jax.tree.leaves(run.group.alphas)),
+        "keys": digest([run.group.keys]),
+        "epochs": loop.epochs.tolist(),
+        "own order": run.orders is not None,
+        **checkpoint.info,
+    }
+    what = identity(run, run.data, loop.valid_data, loop.patience, loop.monitor, info)
+    read = functools.partial(PopulationSnapshot.from_file, like=loop.now, run=run)
+    with open_folder(own, what, run.epochs, loop.now, read) as folder:
+        loop.keep = folder.after_chunk
+        found = folder.newest()
+        if found is not None:
+            loop.resume(found)
+        yield None if found is None else found.step
+
+
+def _train(loop: GroupLoop, begun: float, interrupted: threading.Event, resumed_at: int | None) -> list[FitResult]:
     """Train a part, whose start was ``begun`` to be compiled, and give each member its result."""
     if not interrupted.is_set():
         loop.compile()
@@ -222,6 +259,7 @@ def _train(loop: GroupLoop, begun: float, interrupted: threading.Event) -> list[
                 diverged_at=stop.diverged_at,
                 seconds_compile=started - begun,
                 seconds_train=seconds_train,
+                resumed_at=resumed_at,
             )
         )
     return results

@@ -16,22 +16,15 @@ import numpy as np
 from mlpjax.chunks import Chunk
 from mlpjax.divergence import divergence_message, first_bad_step, whole_epochs
 from mlpjax.heads import HEADS
-from mlpjax.loop import History, StopReason, batch_means, evaluation_rows
+from mlpjax.loop import History, Keep, batch_means, evaluation_rows
 from mlpjax.parameters import Batch
 from mlpjax.population_run import GroupRun
+from mlpjax.population_snapshot import PopulationSnapshot, Standing, Stop
 from mlpjax.population_step import evaluate_population, keep_better, members, put
 from mlpjax.step import Report, TrainState
 
 COMPILE_FLOPS = 5e10
 """About how many floating-point operations could be done in the time in which a program is compiled."""
-
-
-class Stop(NamedTuple):
-    """Why a member ended, as in `mlpjax.FitResult`."""
-
-    reason: StopReason
-    message: str
-    diverged_at: tuple[int, int] | None = None
 
 
 class _Taken(NamedTuple):
@@ -72,6 +65,9 @@ class GroupLoop:
         self.left: dict[int, tuple[TrainState, TrainState]] = {}
         self.recent: deque[_Taken] = deque(maxlen=2)
         self.unrecorded: list[Report] = []
+        self.step = 0
+        self.seconds_before = 0.0
+        self.keep: Keep[PopulationSnapshot] | None = None
 
     def compile(self) -> None:
         """Compile what `train` will run."""
@@ -81,21 +77,58 @@ class GroupLoop:
 
     def train(self, interrupted: threading.Event) -> None:
         """Take the chunks until every member has stopped."""
-        self.started = time.perf_counter()
-        chunks = self.run.chunks()
+        self.started = time.perf_counter() - self.seconds_before
+        chunks = self.run.chunks(self.step)
         upcoming = next(chunks, None)
         if interrupted.is_set():
             self.stop(self.training.copy(), lambda _: Stop("interrupted", "interrupted before epoch 1"))
         while (chunk := upcoming) is not None and self.training.any():
+            self.leave_out(chunk)
             chunk = self.run.for_members(chunk, self.at)
             self.recent.append(_Taken(self.now, chunk, self.training[self.at]))
             self.now, reports, finite = self.run.take_all(*self.recent[-1])
             # the order of what comes next is drawn while the device computes
             upcoming = next(chunks, None)
             reports, finite = jax.device_get((Report(*(column[: chunk.n] for column in reports)), finite))
+            self.step = chunk.first + chunk.n
             self.note(chunk, reports, finite, interrupted)
-            self.leave_out(upcoming)
+            if self.keep is not None:
+                self.keep(self.snapshot, last=upcoming is None or not self.training.any())
         self.leave(np.arange(len(self.at)))
+
+    def snapshot(self) -> PopulationSnapshot:
+        """Where the group stands, after the last chunk; an interrupt is no end."""
+        taken, training = self.recent[-1], self.training.copy()
+        stops = {i: stop for i, stop in self.stops.items() if stop.reason != "interrupted"}
+        training[[i for i in self.stops if i not in stops]] = True
+        reports = [np.concatenate(column) for column in zip(*self.unrecorded, strict=True)]
+        return PopulationSnapshot(
+            step=self.step,
+            at=self.at,
+            now=self.now,
+            before_step=taken.chunk.first,
+            before=taken.start,
+            took=taken.training,
+            best=self.best,
+            standing=Standing(training, self.recorded, self.last_epoch, self.best_epoch, self.best_score),
+            columns={name: np.array(rows) for name, rows in self.columns.items()},
+            unrecorded=Report(*reports) if reports else None,
+            stops=stops,
+            left=self.left,
+            seconds=time.perf_counter() - self.started,
+        )
+
+    def resume(self, snapshot: PopulationSnapshot) -> None:
+        """Go back to where the group stood, in this process or another."""
+        self.step, self.now, self.best, self.at = snapshot.step, snapshot.now, snapshot.best, snapshot.at
+        self.training, self.recorded, self.last_epoch, self.best_epoch, self.best_score = snapshot.standing
+        self.columns = {name: list(rows) for name, rows in snapshot.columns.items()}
+        self.unrecorded = [] if snapshot.unrecorded is None else [snapshot.unrecorded]
+        self.stops, self.left, self.seconds_before = dict(snapshot.stops), dict(snapshot.left), snapshot.seconds
+        chunk = next(self.run.chunks(snapshot.before_step))._replace(n=snapshot.step - snapshot.before_step)
+        if len(self.at) < len(self.epochs):
+            self.run.only(self.at)
+        self.recent.append(_Taken(snapshot.before, self.run.for_members(chunk, self.at), snapshot.took))
 
     def note(self, chunk: Chunk, reports: Report, finite: np.ndarray, interrupted: threading.Event) -> None:
         """Record a chunk: who diverged in it, the epochs that it ended, and who stops after it."""
@@ -190,10 +223,10 @@ class GroupLoop:
             self.stops[int(i)] = why(int(i))
         self.training &= ~which
 
-    def leave_out(self, upcoming: Chunk | None) -> None:
+    def leave_out(self, upcoming: Chunk) -> None:
         """Go on with those that train, if that is worth another program."""
         training = self.training[self.at]
-        if upcoming is None or not training.any() or training.sum() > len(training) // 2:
+        if training.sum() > len(training) // 2:
             return
         ahead = (self.run.epochs * self.run.steps - upcoming.first) * self.run.step_flops
         if ahead * (~training).sum() < COMPILE_FLOPS:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mlpjax.checkpoint import save
+from mlpjax.checkpoint import Checkpoints
 from mlpjax.config import Config
 from mlpjax.data import load_dataset, split_dataset
 from mlpjax.errors import ConfigError
 from mlpjax.heads import HEADS
 from mlpjax.loop import evaluate
+from mlpjax.model_files import save
 from mlpjax.options import TrainOptions
 from mlpjax.parameters import Batch, Params, State
 from mlpjax.preprocess import SCALERS, Scaler
@@ -94,6 +95,28 @@ def network_config(options: TrainOptions, dataset: Dataset) -> Config:
         l1=options.l1 or None,
         l2=options.l2 or None,
         compute_dtype=options.compute_dtype,
+    )
+
+
+def checkpoints(options: TrainOptions) -> Checkpoints | None:
+    """What the options say of checkpoints; the network and the data are compared without being told.
+
+    >>> checkpoints(TrainOptions(checkpoint=Path("run"))).info["lr"]
+    0.001
+    """
+    if options.checkpoint is None:
+        return None
+    names = ["optimizer", "convention", "lr", "schedule", "clip", "weight_decay", "proximal_l1", "accumulate"]
+    # a schedule spans all epochs; without one a run may be made longer
+    names += [] if options.schedule == "constant" else ["epochs"]
+    info = {name: getattr(options, name) for name in names}
+    return Checkpoints(
+        options.checkpoint,
+        resume=options.resume,
+        seconds=options.checkpoint_seconds,
+        chunks=options.checkpoint_chunks,
+        keep=options.checkpoint_keep,
+        info=info | {"augment": list(options.augment)},
     )
 
 

@@ -8,13 +8,21 @@ Source: lecture, sections *Types of training* and *Optimisation*: what they leav
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
+from mlpjax.checkpoint import Checkpoints, open_folder
 from mlpjax.checks import check_count
 from mlpjax.errors import InputError
 from mlpjax.fit_checks import check_key, check_trainable
@@ -23,8 +31,10 @@ from mlpjax.memory import check_memory
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch
 from mlpjax.population import PopulationProgress, fit_many
+from mlpjax.snapshots import digest
 from mlpjax.step import GradFn
 from mlpjax.sweep_points import Setting, draw, grid, groups_of, read_points
+from mlpjax.sweep_snapshot import SearchSnapshot
 from mlpjax.sweep_trials import Monitor, Run, Trial, rank
 from mlpjax.train import FitResult
 
@@ -60,6 +70,7 @@ def search(
     monitor: Monitor = "loss",
     memory: int | None = None,
     callback: Callable[[PopulationProgress], None] | None = None,
+    checkpoint: Checkpoints | None = None,
 ) -> Search:
     """Train a network for every point and key, many at once, and rank the points by validation.
 
@@ -82,12 +93,15 @@ def search(
         memory: bytes that the networks which train together may take; half of the device's by default.
         callback: called with a `PopulationProgress` before each group, with epoch 0, and after each chunk. A group
             that takes more memory than there is goes through its epochs in parts.
+        checkpoint: `mlpjax.Checkpoints`, as in `mlpjax.fit`: one after each group, and those of the group that trains
+            in a folder inside. All of the search must be the same when it is resumed.
 
     Returns:
         A `Search`. Ctrl-C ends it with what is there so far.
 
     Raises:
         InputError: (a `ValueError`) for what a point cannot hold, and as `mlpjax.fit_many`.
+        CheckpointError: as `mlpjax.fit`.
 
     Source: ``erm-issue-optimiser``, ``train-minibatch``.
 
@@ -110,10 +124,31 @@ def search(
         check_memory(group[0].config)
     best = _Best(monitor)
     trials: list[Trial] = []
-    with deferred_interrupt() as interrupted:
+    with deferred_interrupt(terminate=checkpoint is not None) as interrupted, contextlib.ExitStack() as stack:
+        folder, done = None, 0
+        if checkpoint is not None:
+            what = {f"info[{name!r}]": value for name, value in checkpoint.info.items()}
+            what |= {"epochs": epochs, "class_weight": str(class_weight), "patience": patience, "monitor": monitor}
+            what |= _identity(points, keys, order_key, grad_fn, train_data, valid_data)
+            read = functools.partial(SearchSnapshot.from_file, groups=groups, keys=keys)
+            folder = stack.enter_context(open_folder(checkpoint, what, epochs, {}, read))
+            if (found := folder.newest()) is not None:
+                done = found.step
+                trials = [
+                    Trial(setting.number, setting.point, setting.config, found.runs[setting.number])
+                    for group in groups[:done]
+                    for setting in group
+                ]
+                best.resume(found, trials)
         for number, group in enumerate(groups, 1):
             if interrupted.is_set():
                 break
+            inside = None
+            if checkpoint is not None:
+                inside = dataclasses.replace(checkpoint, folder=Path(checkpoint.folder, f"group-{number:03d}"))
+            if number <= done:
+                _remove(inside)
+                continue
             place = PopulationProgress(number, len(groups), 0, epochs, len(group) * len(keys), len(group) * len(keys))
             if callback is not None:
                 callback(place)
@@ -134,11 +169,15 @@ def search(
                 monitor=monitor,
                 memory=memory,
                 callback=None if callback is None else _in_search(callback, place),
+                checkpoint=inside,
             )
             for setting, repeats in _by_point(group, results, len(keys)):
                 trial = Trial(setting.number, setting.point, setting.config, tuple(map(Run.of, repeats)))
                 trials.append(trial)
                 best.compare(trial, repeats)
+            if folder is not None and not interrupted.is_set():
+                folder.write(SearchSnapshot(number, {trial.number: trial.runs for trial in trials}, best.kept()))
+                _remove(inside)
         return Search(rank(trials, monitor), best.result, best.key, time.perf_counter() - started, interrupted.is_set())
 
 
@@ -151,6 +190,16 @@ class _Best:
         self.result: FitResult | None = None
         self.key = 0
 
+    def resume(self, found: SearchSnapshot, trials: Sequence[Trial]) -> None:
+        """Go back to the best network that was found before."""
+        if found.best is not None:
+            number, self.key, self.result = found.best
+            self.trial = next(trial for trial in trials if trial.number == number)
+
+    def kept(self) -> tuple[int, int, FitResult] | None:
+        """The number of the best trial, its best key and the result."""
+        return None if self.trial is None or self.result is None else (self.trial.number, self.key, self.result)
+
     def compare(self, trial: Trial, repeats: Sequence[FitResult]) -> None:
         """Keep the best network of a trial that is better than all before."""
         if trial.problem or (self.trial is not None and rank([self.trial, trial], self.monitor)[0] is self.trial):
@@ -160,6 +209,31 @@ class _Best:
         # a copy: the arrays of a member are views of those of its whole group
         params, state, opt_state = jax.tree.map(np.array, (result.params, result.state, result.opt_state))
         self.result = result._replace(params=params, state=state, opt_state=opt_state)
+
+
+def _identity(
+    points: Sequence[Mapping[str, Any]],
+    keys: jax.Array,
+    order_key: jax.Array | None,
+    grad_fn: GradFn,
+    train_data: Batch,
+    valid_data: Batch,
+) -> dict[str, Any]:
+    """What else decides the numbers of a search, as plain JSON: data, points and keys by a SHA-256."""
+    data = {"train_data": train_data, "valid_data": valid_data}
+    return {
+        "points": hashlib.sha256(json.dumps([dict(point) for point in points], default=str).encode()).hexdigest(),
+        **{name: digest(np.asarray(a) for a in batch if a is not None) for name, batch in data.items()},
+        "keys": digest([keys]),
+        "order_key": None if order_key is None else digest([order_key]),
+        "grad_fn": f"{grad_fn.__module__}.{grad_fn.__qualname__}",
+    }
+
+
+def _remove(checkpoint: Checkpoints | None) -> None:
+    """Remove the checkpoints of a group that is done."""
+    if checkpoint is not None and Path(checkpoint.folder).exists():
+        shutil.rmtree(checkpoint.folder)
 
 
 def _in_search(

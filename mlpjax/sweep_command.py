@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlpjax.checkpoint import versions
+from mlpjax.checkpoint import Checkpoints
 from mlpjax.cli import INTERRUPTED, OK, complain
 from mlpjax.compilation_cache import keep_compiled
-from mlpjax.display import counting_bar, number, say, show, show_columns, write_json
+from mlpjax.display import counting_bar, number, said, say, show, show_columns, write_json
+from mlpjax.errors import CheckpointWarning
 from mlpjax.heads import HEADS
 from mlpjax.interrupt import deferred_interrupt
 from mlpjax.options import TrainOptions
@@ -35,6 +36,7 @@ from mlpjax.sweep import Search, search
 from mlpjax.sweep_options import AXES, SweepOptions
 from mlpjax.sweep_points import draw, grid
 from mlpjax.sweep_trials import Monitor, Trial
+from mlpjax.versions import versions
 
 
 def sweep(options: SweepOptions, started: float) -> int:
@@ -46,9 +48,10 @@ def sweep(options: SweepOptions, started: float) -> int:
     singles = [options.single(point) for point in points]
     data = prepare(singles[0])
     # one interrupt ends the search; what follows it is quick, and completes
-    with deferred_interrupt():
+    with deferred_interrupt(terminate=True):
         keys = jnp.stack([jax.random.key(options.seed + i) for i in range(options.seeds)])
-        with _bar(f"{data.describe()}; {len(points):,} points, {len(points) * options.seeds:,} networks") as callback:
+        title = f"{data.describe()}; {len(points):,} points, {len(points) * options.seeds:,} networks"
+        with _bar(title) as callback, said(CheckpointWarning):
             found = search(
                 [_point(single, data) for single in singles],
                 data.batches["train"],
@@ -60,6 +63,7 @@ def sweep(options: SweepOptions, started: float) -> int:
                 patience=options.patience,
                 monitor=options.monitor,
                 callback=callback,
+                checkpoint=_checkpoints(options),
             )
         report = _report(options, singles, data, found, started)
         try:
@@ -70,13 +74,29 @@ def sweep(options: SweepOptions, started: float) -> int:
             write_json(options.json, report)
         finally:  # a full disk does not cost the result
             _show(options, singles, data, found, report)
-    if found.interrupted:
-        saved = f"; the best so far is saved in {options.save}" if "saved" in (report["best"] or ()) else ""
-        complain(f"interrupted: {len(found.trials):,} of {len(points):,} points were begun{saved}")
-        return INTERRUPTED
+        if found.interrupted:
+            saved = f"; the best so far is saved in {options.save}" if "saved" in (report["best"] or ()) else ""
+            if options.checkpoint is not None:
+                saved += f"; --checkpoint {options.checkpoint} --resume goes on"
+            complain(f"interrupted: {len(found.trials):,} of {len(points):,} points were begun{saved}")
+            return INTERRUPTED
     if found.result is None:
         return complain(f"no network can be ranked: {found.trials[0].runs[0].message}")
     return OK
+
+
+def _checkpoints(options: SweepOptions) -> Checkpoints | None:
+    """What the options say of checkpoints; the data are compared without being told."""
+    if options.checkpoint is None:
+        return None
+    names = ("random", "seeds", "seed", "own_order")
+    info = options.axes() | {name: getattr(options, name) for name in names}
+    return Checkpoints(
+        options.checkpoint,
+        resume=options.resume,
+        seconds=options.checkpoint_seconds,
+        info={name: str(value) for name, value in info.items()},
+    )
 
 
 @contextlib.contextmanager
@@ -117,7 +137,7 @@ def _point(single: TrainOptions, data: Prepared) -> dict[str, Any]:
 def _command(single: TrainOptions) -> str:
     """The command that trains a point alone: the options that are not the default ones."""
     default = TrainOptions()
-    own = ("save", "json", "compilation_cache")
+    own = ("save", "json", "compilation_cache", "checkpoint_seconds")
     words = ["mlpjax", "train"]
     for field in dataclasses.fields(TrainOptions):
         value, option = getattr(single, field.name), field.name.replace("_", "-")

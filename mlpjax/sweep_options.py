@@ -14,7 +14,15 @@ from typing import Any, Literal
 from mlpjax.config import ActivationName, ComputeDtype, HeadName, InitName
 from mlpjax.errors import ConfigError
 from mlpjax.optim_conventions import library_form
-from mlpjax.options import ConventionName, DataOptions, OptimizerName, ScheduleName, TrainOptions, check_writable
+from mlpjax.options import (
+    ConventionName,
+    DataOptions,
+    OptimizerName,
+    ScheduleName,
+    TrainOptions,
+    check_checkpoint,
+    check_writable,
+)
 
 AXES = (
     "hidden", "activation", "init", "batch_norm", "dropout", "l1", "l2", "batch_size", "optimizer", "convention",
@@ -96,6 +104,12 @@ class SweepOptions(DataOptions):
     """Write the results of every network to this file (JSON)."""
     compilation_cache: Path | None = None
     """Keep compiled programs in this folder, which is yours alone, and start from them the next time."""
+    checkpoint: Path | None = None
+    """Write checkpoints into this folder, also on Ctrl-C and SIGTERM."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the folder, as if nothing had happened; start if there is none."""
+    checkpoint_seconds: float = 60.0
+    """Write a checkpoint when so many seconds have passed since the last one, and after each group of networks."""
 
     def axes(self) -> dict[str, tuple[Any, ...]]:
         """The values of each axis, as the fields of `mlpjax.options.TrainOptions`."""
@@ -118,7 +132,8 @@ class SweepOptions(DataOptions):
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
         # with more patience than epochs a network never stops, and its best epoch is kept
         patience = self.epochs if self.patience is None else self.patience
-        return TrainOptions(**shared | point | {"dropout": (point["dropout"],), "patience": patience})
+        own = {"dropout": (point["dropout"],), "patience": patience, "checkpoint": None, "resume": False}
+        return TrainOptions(**shared | point | own)
 
     def validate(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
@@ -149,6 +164,7 @@ class SweepOptions(DataOptions):
             )
         check_writable("--save", self.save, {"--data": self.data})
         check_writable("--json", self.json, {"--data": self.data, "--save": self.save})
+        check_checkpoint(self.checkpoint, self.resume, self.checkpoint_seconds)
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The command line in this process."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlpjax import cli
@@ -11,6 +12,11 @@ class Ran(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def texts_of(*names: str) -> str:
+    """What stands in these files of tests: whether an option is tried."""
+    return "".join(Path(__file__).with_name(f"test_{name}.py").read_text(encoding="utf-8") for name in names)
 
 
 def runner(capsys):

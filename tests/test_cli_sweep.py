@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import runner
+from command_line import runner, texts_of
 
 import mlpjax
 from mlpjax import sweep_command
@@ -154,7 +154,7 @@ def test_stopping_and_ranking_by_the_metric(run):
 
 
 def test_every_option_is_tried_and_explains_itself():
-    text = Path(__file__).read_text(encoding="utf-8")
+    text = texts_of("cli_sweep", "checkpoint_population")
     source = "".join(map(inspect.getsource, SweepOptions.__mro__[:-1]))
     for field in dataclasses.fields(SweepOptions):
         option = field.name.replace("_", "-")

@@ -1,0 +1,172 @@
+"""Checkpoints of populations and searches: what was stopped anywhere goes on bit by bit."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import jax
+import numpy as np
+import optax
+import pytest
+from command_line import runner
+
+from mlpjax import Batch, CheckpointError, Checkpoints, CheckpointWarning, Config, fit_many, population_loop, search
+from mlpjax.snapshots import digest
+from mlpjax.sweep_points import grid
+
+RNG = np.random.default_rng(0)
+TRAIN = Batch(RNG.normal(size=(40, 4)).astype(np.float32), RNG.integers(0, 3, 40))
+VALID = Batch(RNG.normal(size=(12, 4)).astype(np.float32), RNG.integers(0, 3, 12))
+CONFIG = Config(sizes=(4, 6, 3), dropout=0.2)
+N = 6
+# the last diverges; a member of hardly any rate stops early
+ALPHAS = [0.01, 0.03, 1e-8, 0.1, 1e-8, 1e30]
+
+
+class Killed(Exception):
+    """What a test raises in the place of a crash."""
+
+
+def train(checkpoint=None, *, stop_after=None, **given):
+    """The population that all tests interrupt."""
+    calls = 0
+
+    def crash(_):
+        nonlocal calls
+        calls += 1
+        if calls == stop_after:
+            raise Killed
+
+    settings = {
+        "alphas": ALPHAS, "epochs": [8, 8, 8, 5, 8, 8], "batch_size": 8, "keys": jax.random.split(jax.random.key(1), N),
+        "valid_data": VALID, "patience": 2, "callback": crash,
+    }  # fmt: skip
+    return fit_many(CONFIG, optax.adam, TRAIN, checkpoint=checkpoint, **settings | given)
+
+
+def bits(results):
+    """All of the results but their times."""
+    ends = [(r.epoch, r.stop_reason, r.message, r.diverged_at) for r in results]
+    histories = [{name: column for name, column in r.history.items() if name != "seconds"} for r in results]
+    return ends, histories, [digest(jax.tree.leaves((r.params, r.state, r.opt_state))) for r in results]
+
+
+def crash(folder, after, **given):
+    with pytest.raises(Killed):
+        train(Checkpoints(folder, seconds=0), stop_after=after, **given)
+
+
+@pytest.mark.parametrize(("shared", "flops"), [(True, 0), (False, 1e99)])
+def test_what_crashed_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, shared, flops):
+    # 0: members that have stopped are left out at once
+    monkeypatch.setattr(population_loop, "COMPILE_FLOPS", flops)
+    given = {"order_key": jax.random.key(9) if shared else None}
+    whole = train(**given)
+    assert {result.stop_reason for result in whole} == {"finished", "early stopping", "diverged"}
+    for after in (2, 7):
+        folder = tmp_path / str(after)
+        crash(folder, after, **given)
+        resumed = train(Checkpoints(folder, resume=True), **given)
+        assert resumed[0].resumed_at == 5 * (after - 1)
+        assert bits(resumed) == bits(whole)
+    # of one that ended nothing is trained again
+    again = train(Checkpoints(folder, resume=True), stop_after=1, **given)
+    assert bits(again) == bits(whole)
+
+
+def test_in_parts(tmp_path):
+    # so little that each part is one member
+    given = {"memory": 1, "alphas": ALPHAS[:2], "epochs": 3, "keys": jax.random.split(jax.random.key(1), 2)}
+    crash(tmp_path, 5, **given)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part-001", "part-002"]
+    resumed = train(Checkpoints(tmp_path, resume=True), **given)
+    assert [result.resumed_at for result in resumed] == [15, 5]
+    assert bits(resumed) == bits(train(**given))
+
+
+@pytest.mark.parametrize(
+    ("given", "difference"),
+    [
+        ({"alphas": [0.02, *ALPHAS[1:]]}, r"info\['alphas'\] is"),
+        ({"epochs": 8}, r"info\['epochs'\] is \[8, 8, 8, 5, 8, 8\] in it, \[8, 8, 8, 8, 8, 8\] in this run"),
+        ({"order_key": jax.random.key(9)}, r"info\['own order'\] is True in it, False in this run"),
+    ],
+)
+def test_another_population_is_refused(tmp_path, given, difference):
+    crash(tmp_path, 3)
+    with pytest.raises(CheckpointError, match=difference):
+        train(Checkpoints(tmp_path, resume=True), **given)
+
+
+POINTS = grid({"sizes": [(4, 6, 3), (4, 5, 3)], "optimizer": ["adam", "sgd"], "lr": [1e-8, 0.05]})
+
+
+def look(checkpoint=None, *, stop_after=None, **given):
+    """The search that tests interrupt: four groups of two points."""
+    calls = 0
+
+    def crash(_):
+        nonlocal calls
+        calls += 1
+        if calls == stop_after:
+            raise Killed
+
+    settings = {"epochs": 3, "keys": jax.random.split(jax.random.key(2), 2), "callback": crash}
+    return search(POINTS, TRAIN, VALID, checkpoint=checkpoint, **settings | given)
+
+
+def found(search):
+    """All that a search found but its times."""
+    result = search.result
+    return (
+        [(trial.number, trial.runs) for trial in search.trials],
+        search.best_key,
+        bits([result]),
+        result.history["epoch"],
+    )
+
+
+def test_a_search_goes_on(tmp_path):
+    whole = look()
+    # after the call before the first, three in it: so in the third group
+    with pytest.raises(Killed):
+        look(Checkpoints(tmp_path, seconds=0), stop_after=11)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".lock", "group-003", "step-000000000001.npz", "step-000000000002.npz"]
+    assert found(look(Checkpoints(tmp_path, resume=True))) == found(whole)
+    assert sorted(os.listdir(tmp_path)) == [".lock", *(f"step-{n:012d}.npz" for n in (2, 3, 4))]
+    # nothing is left to train
+    assert found(look(Checkpoints(tmp_path, resume=True), stop_after=1)) == found(whole)
+    newest = tmp_path / "step-000000000004.npz"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(CheckpointWarning, match="the checkpoint before it is used"):
+        assert found(look(Checkpoints(tmp_path, resume=True))) == found(whole)
+    for given, difference in (
+        ({"epochs": 2}, "epochs is 3 in it, 2"),
+        ({"monitor": "metric"}, "monitor is loss in it"),
+    ):
+        with pytest.raises(CheckpointError, match=difference):
+            look(Checkpoints(tmp_path, resume=True), **given)
+
+
+def test_the_command_resumes(tmp_path, capsys):
+    run = runner(capsys)
+    options = ("sweep", "--hidden", 8, "--dropout", 0, "--lr", 0.01, "--epochs", 2, "--batch-size", 64, 128)
+    folder = tmp_path / "run"
+    assert run(*options, "--json", tmp_path / "whole.json").code == 0
+    assert run(*options, "--checkpoint", folder, "--checkpoint-seconds", 0).code == 0
+    (folder / "step-000000000002.npz").unlink()  # as if it had been killed in the second group
+    assert run(*options, "--checkpoint", folder, "--resume", "--json", tmp_path / "again.json").code == 0
+    whole, again = (json.loads((tmp_path / name).read_text()) for name in ("whole.json", "again.json"))
+    whole["best"]["history"].pop("seconds"), again["best"]["history"].pop("seconds")
+    assert again["best"] == whole["best"]
+    assert "--checkpoint" not in whole["best"]["command"]
+    for given, reason in (
+        (("--resume",), "give the folder too"),
+        (("--checkpoint", folder, "--resume", "--l2", 0.1), "info['l2'] is (0.0,) in it, (0.1,) in this run"),
+        (("--checkpoint", folder, "--resume", "--epochs", 3), "epochs is 2 in it, 3 in this run"),
+    ):
+        refused = run(*options, *given)
+        assert refused.code == 2
+        assert reason in refused.err
