@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from mlpjax.audit import check_gradients
     from mlpjax.augment import ImageAugment
     from mlpjax.augment_vectors import VectorAugment
-    from mlpjax.checkpoint import Model, load, save
+    from mlpjax.certificate import RunCertificate, first_differing_epoch
+    from mlpjax.checkpoint import Checkpoints
     from mlpjax.config import Config
     from mlpjax.data import load_dataset
     from mlpjax.disk import DiskData
-    from mlpjax.errors import ConfigError, DataError, InputError, ModelFileError
+    from mlpjax.errors import CheckpointError, CheckpointWarning, ConfigError, DataError, InputError, ModelFileError
     from mlpjax.folding import fold
     from mlpjax.glassbox import trace
     from mlpjax.heads import HEADS, Head
@@ -34,10 +35,14 @@ if TYPE_CHECKING:
         loss,
         predict,
     )
+    from mlpjax.model_files import Model, load, save
     from mlpjax.parameters import Aux, Batch, Layer, init
     from mlpjax.penalties import PENALTIES, Penalty
     from mlpjax.population import PopulationProgress, fit_many
     from mlpjax.problems import Dataset
+    from mlpjax.provenance import FaultyStep, find_fault
+    from mlpjax.provenance_naming import Fault
+    from mlpjax.provenance_replay import replay, write_replay
     from mlpjax.reports import GradientReport
     from mlpjax.step import TrainState, accumulate
     from mlpjax.sweep import Search, search
@@ -51,20 +56,25 @@ _HOME = {
     "audit": ("check_gradients",),
     "augment": ("ImageAugment",),
     "augment_vectors": ("VectorAugment",),
-    "checkpoint": ("Model", "load", "save"),
+    "certificate": ("RunCertificate", "first_differing_epoch"),
+    "checkpoint": ("Checkpoints",),
     "data": ("load_dataset",),
     "disk": ("DiskData",),
-    "errors": ("ConfigError", "DataError", "InputError", "ModelFileError"),
+    "errors": ("CheckpointError", "CheckpointWarning", "ConfigError", "DataError", "InputError", "ModelFileError"),
     "folding": ("fold",),
     "glassbox": ("trace",),
     "heads": ("HEADS", "Head"),
     "initializers": ("INITIALIZERS",),
     "loop": ("Progress", "evaluate"),
+    "model_files": ("Model", "load", "save"),
     "mlp": ("apply_update", "autodiff", "backward", "decide", "forward", "input_gradient", "loss", "predict"),
     "parameters": ("Aux", "Batch", "Config", "Layer", "init"),  # which makes Config a pytree
     "penalties": ("PENALTIES", "Penalty"),
     "population": ("PopulationProgress", "fit_many"),
     "problems": ("Dataset",),
+    "provenance": ("FaultyStep", "find_fault"),
+    "provenance_naming": ("Fault",),
+    "provenance_replay": ("replay", "write_replay"),
     "reports": ("GradientReport",),
     "step": ("TrainState", "accumulate"),
     "sweep": ("Search", "search"),

@@ -1,6 +1,7 @@
 """Multi-layer perceptrons in JAX, with gradients derived by hand.
 
-The command line: ``mlpjax train``, ``mlpjax sweep``, ``mlpjax evaluate``, ``mlpjax audit`` and ``mlpjax lecture``.
+The command line: ``mlpjax train``, ``mlpjax sweep``, ``mlpjax evaluate``, ``mlpjax verify``, ``mlpjax audit`` and
+``mlpjax lecture``.
 
 Arguments are parsed before jax is imported. Whatever a person gave wrong ends as one line on stderr and exit
 code 2; Ctrl-C ends with exit code 130, also while modules are being imported, which is why `main` imports them.
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 OK, READER_LEFT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 WRONG = 1
-"""The audit, or a check of the lecture, found something wrong."""
-COMMANDS = ("train", "sweep", "evaluate", "audit", "lecture")
+"""The audit, or a check of the lecture, found something wrong; or a certificate's run does not come out again."""
+COMMANDS = ("train", "sweep", "evaluate", "verify", "audit", "lecture")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +60,7 @@ def _command(options: Command) -> Callable[[Any, float], int]:
     """Import what a command needs, and no more."""
     from mlpjax.options import AuditOptions, LectureOptions, TrainOptions
     from mlpjax.sweep_options import SweepOptions
+    from mlpjax.verify_options import VerifyOptions
 
     if isinstance(options, AuditOptions):
         from mlpjax.audit_command import audit
@@ -72,6 +74,10 @@ def _command(options: Command) -> Callable[[Any, float], int]:
         from mlpjax.sweep_command import sweep
 
         return sweep
+    if isinstance(options, VerifyOptions):
+        from mlpjax.verify_command import verify
+
+        return verify
     from mlpjax import commands
 
     return commands.train if isinstance(options, TrainOptions) else commands.evaluate
@@ -132,7 +138,7 @@ def _unknown(word: str, argv: Sequence[str]) -> str:
     if not word.startswith("-"):
         return f"unexpected argument {word!r}: expected an option, such as --data; see mlpjax {argv[0]} --help"
     fields = dataclasses.fields(OPTIONS[argv[0]])
-    names = [f"--{field.name.replace('_', '-')}" for field in fields if field.name not in ("model", "id")]
+    names = [f"--{field.name.replace('_', '-')}" for field in fields if field.name not in ("model", "id", "file")]
     return unknown_name("option", word, names)
 
 

@@ -11,21 +11,24 @@ import jax
 import numpy as np
 
 from mlpjax.augment_words import augmentation
-from mlpjax.checkpoint import load, versions
+from mlpjax.certificate import RunCertificate
+from mlpjax.certificate_file import certificate_report
 from mlpjax.cli import BAD_INPUT, INTERRUPTED, OK, complain
 from mlpjax.compilation_cache import keep_compiled
 from mlpjax.config import Config
 from mlpjax.data import load_for_model, split_dataset
-from mlpjax.display import number, progress_bar, say, show, write_json
-from mlpjax.errors import ConfigError, DataError, ModelFileError
+from mlpjax.display import number, progress_bar, said, say, show, write_json
+from mlpjax.errors import CheckpointWarning, ConfigError, DataError, ModelFileError
 from mlpjax.heads import HEADS
 from mlpjax.interrupt import deferred_interrupt, late_interrupt
 from mlpjax.mlp import autodiff, backward
+from mlpjax.model_files import load
 from mlpjax.optim import make_optimizer
 from mlpjax.options import EvaluateOptions, TrainOptions
 from mlpjax.parameters import Batch
 from mlpjax.preparing import (
     Prepared,
+    checkpoints,
     count_steps,
     data_fingerprint,
     network_config,
@@ -39,6 +42,7 @@ from mlpjax.problems import Dataset
 from mlpjax.shrinkage import unstable_decay
 from mlpjax.step import accumulate
 from mlpjax.train import FitResult, fit
+from mlpjax.versions import versions
 
 
 def train(options: TrainOptions, started: float) -> int:
@@ -47,45 +51,28 @@ def train(options: TrainOptions, started: float) -> int:
         keep_compiled(options.compilation_cache)
     data = prepare(options)
     dataset, batches = data.dataset, data.batches
-    config = network_config(options, dataset)
-    steps = count_steps(options, data)
-    grad_fn = backward if options.grad == "hand" else autodiff
-    with warnings.catch_warnings():  # said below, with the names of the options
-        warnings.filterwarnings("ignore", "α · l2", UserWarning)
-        optimizer = make_optimizer(
-            options.optimizer,
-            options.lr,
-            schedule=options.schedule,
-            steps=steps,
-            clip=options.clip,
-            convention=options.convention,
-            weight_decay=options.weight_decay or None,
-            proximal_l1=options.proximal_l1 or None,
-        )
-    augment = augmentation(options.augment, dataset)
+    arguments = fit_arguments(options, data)
+    config = arguments["config"]
     title = f"{data.describe()}; network {'-'.join(map(str, config.sizes))}"
     # clipped steps are of bounded size, and other rules than plain gradient steps have other limits
     if options.optimizer == "sgd" and options.clip is None and (why := unstable_decay(options.lr, options.l2)):
         say(f"warning: with --lr as α, {why}")
     if why := unstable_decay(options.lr, options.weight_decay):
         say(f"warning: with --lr as α and --weight-decay as l2, {why}")
-    # one interrupt ends fit; what follows it is quick, and completes
-    with deferred_interrupt():
-        with progress_bar(options.epochs, HEADS[config.head].metric_name, title) as callback:
+    # one signal ends fit; what follows it is quick, and completes
+    with deferred_interrupt(terminate=True):
+        key = jax.random.key(options.seed)
+        metric, checkpoint = HEADS[config.head].metric_name, checkpoints(options)
+        with progress_bar(options.epochs, metric, title) as callback, said(CheckpointWarning):
+            certificate = None if options.certificate is None else RunCertificate(callback)
+            if certificate is not None:
+                certificate.certify_start(config, arguments["optimizer"], key)
             result = fit(
-                config,
-                optimizer,
-                batches["train"],
-                epochs=options.epochs,
-                batch_size=options.batch_size,
-                key=jax.random.key(options.seed),
-                grad_fn=grad_fn if options.accumulate == 1 else accumulate(grad_fn, options.accumulate),
-                valid_data=batches.get("valid"),
-                class_weight=None if options.class_weight == "none" else options.class_weight,
-                augment=augment,
-                patience=options.patience,
-                monitor=options.monitor,
-                callback=callback,
+                **arguments,
+                key=key,
+                callback=certificate or callback,
+                checkpoint=checkpoint,
+                debug_nans=options.debug_nans is not None,
             )
         scores = {name: score(config, result.params, result.state, batch) for name, batch in batches.items()}
         report = _train_report(options, data, config, result, scores, started)
@@ -94,16 +81,70 @@ def train(options: TrainOptions, started: float) -> int:
             if options.save is not None:
                 save_model(options.save, options, data, config, result)
                 rows["saved"] = str(options.save)
+            if certificate is not None:
+                whole = certificate_report(options, data, config, certificate, result, scores)
+                write_json(options.certificate, whole)
+                rows["certificate"] = str(options.certificate)
+            if options.debug_nans is not None and result.faulty_step is not None:
+                from mlpjax.provenance_replay import write_replay
+
+                rule = optimizer_arguments(options, data)
+                parts, faulty = options.accumulate, result.faulty_step
+                write_replay(options.debug_nans, faulty, optimizer=rule, grad=options.grad, accumulate=parts)
             write_json(options.json, report)
         finally:  # a full disk does not cost the result
             show(f"{dataset.name}, seed {options.seed}", rows)
+        return _end(options, result)
+
+
+def _end(options: TrainOptions, result: FitResult) -> int:
+    """Say why training ended, where that is not the end that was asked for, and return the exit code."""
     if result.stop_reason in ("diverged", "interrupted"):
         saved = "" if options.save is None else f"; the parameters are saved in {options.save}"
+        if options.checkpoint is not None and result.stop_reason == "interrupted":
+            saved += f"; --checkpoint {options.checkpoint} --resume goes on"
+        if result.faulty_step is not None:
+            saved += f"; mlpjax.replay({str(options.debug_nans)!r}) takes the step again"
         complain(f"{result.message}{saved}")
         return BAD_INPUT if result.stop_reason == "diverged" else INTERRUPTED
     if result.stop_reason != "finished":
         say(result.message)
     return OK
+
+
+def fit_arguments(options: TrainOptions, data: Prepared) -> dict[str, Any]:
+    """What `mlpjax.fit` is called with for these options and data, but for the key and the callback."""
+    grad_fn = backward if options.grad == "hand" else autodiff
+    with warnings.catch_warnings():  # said elsewhere, with the names of the options
+        warnings.filterwarnings("ignore", "α · l2", UserWarning)
+        optimizer = make_optimizer(**optimizer_arguments(options, data))
+    return {
+        "config": network_config(options, data.dataset),
+        "optimizer": optimizer,
+        "train_data": data.batches["train"],
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "grad_fn": grad_fn if options.accumulate == 1 else accumulate(grad_fn, options.accumulate),
+        "valid_data": data.batches.get("valid"),
+        "class_weight": None if options.class_weight == "none" else options.class_weight,
+        "augment": augmentation(options.augment, data.dataset),
+        "patience": options.patience,
+        "monitor": options.monitor,
+    }
+
+
+def optimizer_arguments(options: TrainOptions, data: Prepared) -> dict[str, Any]:
+    """What `mlpjax.optim.make_optimizer` is called with, as plain values."""
+    return {
+        "name": options.optimizer,
+        "lr": options.lr,
+        "schedule": options.schedule,
+        "steps": count_steps(options, data),
+        "clip": options.clip,
+        "convention": options.convention,
+        "weight_decay": options.weight_decay or None,
+        "proximal_l1": options.proximal_l1 or None,
+    }
 
 
 def evaluate(options: EvaluateOptions, started: float) -> int:
@@ -181,6 +222,8 @@ def _train_rows(options: TrainOptions, report: dict[str, Any], scores: dict[str,
         "network": f"{sizes}, {report['parameters']:,} parameters",
         "gradient": "derived by hand" if options.grad == "hand" else "jax.grad",
         "epoch": f"{report['epoch']} of {options.epochs}",
+        **({} if report["resumed_at"] is None else {"resumed": f"at step {report['resumed_at']:,}"}),
+        **({} if report["resumed_at"] is None else {"resumed": f"at step {report['resumed_at']:,}"}),
         **{f"{part} {name}": number(value) for part, values in scores.items() for name, value in values.items()},
         "seconds": f"{report['seconds_train']:.2f} training, {report['seconds_compile']:.2f} compiling",
     }
@@ -209,6 +252,8 @@ def _train_report(
         "stop_reason": result.stop_reason,
         "message": result.message,
         "diverged_at": result.diverged_at,
+        "fault": None if result.faulty_step is None else str(result.faulty_step.fault),
+        "resumed_at": result.resumed_at,
         "history": result.history,
         **parameter_facts(result.params),
         "device": jax.devices()[0].device_kind,

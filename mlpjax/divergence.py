@@ -40,8 +40,13 @@ def whole_epochs(first: int, at: int, steps: int, lasts: Callable[[int], bool]) 
 
 def divergence_message(epoch: int, step: int, steps: int, best_epoch: int | None) -> str:
     """What to tell of a run that diverged."""
-    kept = "the last ones with a finite loss" if best_epoch is None else f"those of epoch {best_epoch}, the best"
     return (
         f"the loss stopped being finite at epoch {epoch}, step {step} of {steps}: try a lower learning "
-        f"rate, gradient clipping or scaled inputs; the parameters are {kept}"
+        f"rate, gradient clipping or scaled inputs; {kept_parameters(best_epoch)}"
     )
+
+
+def kept_parameters(best_epoch: int | None) -> str:
+    """Say which parameters are left of a run that diverged."""
+    kept = "the last ones with a finite loss" if best_epoch is None else f"those of epoch {best_epoch}, the best"
+    return f"the parameters are {kept}"

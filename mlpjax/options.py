@@ -23,6 +23,8 @@ ScheduleName = Literal["constant", "cosine", "linear", "warmup_cosine"]
 
 _SMALL, _LARGE = 1e-37, 1e38
 """What float32 can hold: beyond, a rate would be taken for 0 or infinity."""
+MOST_CERTIFIED = 40_000
+"""A certificate of more epochs would be larger than `mlpjax.certificate_file` reads."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,8 +116,23 @@ class TrainOptions(DataOptions):
     """Write the trained model to this file (.npz)."""
     json: Path | None = None
     """Write the results to this file (JSON)."""
+    certificate: Path | None = None
+    """Write a certificate to this file (JSON): SHA-256 of all numbers after each epoch, for `mlpjax verify`."""
+    debug_nans: Path | None = None
+    """Look at every number of every step: the first that is not finite ends the run, is named by epoch, step, layer,
+    quantity and example, and its step is written to this file (.npz), for mlpjax.replay."""
     compilation_cache: Path | None = None
     """Keep compiled programs in this folder, which is yours alone, and start from them the next time."""
+    checkpoint: Path | None = None
+    """Write checkpoints into this folder, also on Ctrl-C and SIGTERM."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the folder, as if nothing had happened; start if there is none."""
+    checkpoint_seconds: float = 60.0
+    """Write a checkpoint when so many seconds have passed since the last one."""
+    checkpoint_chunks: int | None = None
+    """Write a checkpoint after so many chunks; a chunk is an epoch, or the part of one that takes about 2 seconds."""
+    checkpoint_keep: int = 3
+    """How many checkpoints are kept, the newest."""
 
     def validate(self) -> None:
         """Raise `ConfigError` for what no data can make right."""
@@ -157,6 +174,16 @@ class TrainOptions(DataOptions):
             raise ConfigError(f"--seed is {self.seed}: expected an integer from 0 up to 2^63 - 1")
         check_writable("--save", self.save, {"--data": self.data})
         check_writable("--json", self.json, {"--data": self.data, "--save": self.save})
+        others = {"--data": self.data, "--save": self.save, "--json": self.json}
+        check_writable("--certificate", self.certificate, others)
+        if self.certificate is not None and self.epochs > MOST_CERTIFIED:
+            raise ConfigError(f"--certificate holds {MOST_CERTIFIED:,} epochs: --epochs is {self.epochs:,}")
+        others["--certificate"] = self.certificate
+        check_writable("--debug-nans", self.debug_nans, others)
+        check_checkpoint(self.checkpoint, self.resume, self.checkpoint_seconds)
+        _at_least_one("--checkpoint-keep", self.checkpoint_keep)
+        if self.checkpoint_chunks is not None:
+            _at_least_one("--checkpoint-chunks", self.checkpoint_chunks)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,6 +280,16 @@ def check_writable(name: str, path: Path | None, others: Mapping[str, Path | str
             reason = f"it is the file of {other} too"
     if reason is not None:
         raise ConfigError(f"{name} {str(path)!r} cannot be written: {reason}")
+
+
+def check_checkpoint(folder: Path | None, resume: bool, seconds: float) -> None:
+    """Raise `ConfigError` for a folder of checkpoints that is a file, ``resume`` without one, or a negative time."""
+    if folder is None and resume:
+        raise ConfigError("--resume goes on from a checkpoint: give the folder too, by --checkpoint DIR")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--checkpoint {str(folder)!r} is not a folder")
+    if not seconds >= 0:
+        raise ConfigError(f"--checkpoint-seconds is {seconds}: expected a number >= 0")
 
 
 def _at_least_one(name: str, value: int) -> None:

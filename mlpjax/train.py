@@ -8,18 +8,22 @@ Source: lecture, section *Types of training*: batch (``batch_size=m``), mini-bat
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import optax
 
 from mlpjax.augmenting import Augment, as_pytree
+from mlpjax.checkpoint import Checkpoints, open_folder
 from mlpjax.checks import check_batch, check_count
 from mlpjax.chunks import Run
 from mlpjax.config import Config
 from mlpjax.disk import DiskData, DiskRun
+from mlpjax.divergence import kept_parameters
 from mlpjax.errors import InputError
 from mlpjax.fit_checks import check_key, check_monitor, check_trainable, with_class_weight
 from mlpjax.interrupt import deferred_interrupt
@@ -27,7 +31,12 @@ from mlpjax.loop import History, Loop, Progress, StopReason, evaluate_checked
 from mlpjax.memory import check_memory
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch, Params, State, init
+from mlpjax.run_identity import identity
+from mlpjax.snapshots import Snapshot
 from mlpjax.step import GradFn, TrainState, start_program
+
+if TYPE_CHECKING:
+    from mlpjax.provenance import FaultyStep
 
 
 class FitResult(NamedTuple):
@@ -37,7 +46,10 @@ class FitResult(NamedTuple):
     start; one more than the completed epochs when Ctrl-C came during an epoch); ``opt_state`` is the last one.
     ``history`` has one list per column, one entry per completed epoch. ``stop_reason`` says why training
     ended, ``message`` in words. When it diverged, ``diverged_at`` is the (epoch, step), from 1, at which the
-    loss stopped being finite, and ``params`` are the last with which it was finite. Source: ``fw-tensorboard``.
+    loss stopped being finite, and ``params`` are the last with which it was finite. A run that was resumed from a
+    checkpoint has the step at which it was in ``resumed_at``. With ``debug_nans`` ``faulty_step`` is the step of the
+    first number that was not finite, ``faulty_step.fault`` names it, and ``diverged_at`` is where it was. Source:
+    ``fw-tensorboard``.
     """
 
     params: Params
@@ -50,6 +62,8 @@ class FitResult(NamedTuple):
     diverged_at: tuple[int, int] | None
     seconds_compile: float
     seconds_train: float
+    resumed_at: int | None = None
+    faulty_step: FaultyStep | None = None
 
 
 def fit(
@@ -71,6 +85,8 @@ def fit(
     patience: int | None = None,
     monitor: Literal["loss", "metric"] = "loss",
     callback: Callable[[Progress], bool | None] | None = None,
+    checkpoint: Checkpoints | None = None,
+    debug_nans: bool = False,
 ) -> FitResult:
     """Train a network.
 
@@ -100,6 +116,10 @@ def fit(
         monitor: the validation ``"loss"`` (lower is better) or the head's ``"metric"``.
         callback: called with a `Progress` after each chunk; training stops if it returns true. Without it and
             without ``valid_data`` a chunk may hold many epochs.
+        checkpoint: `mlpjax.Checkpoints`: where and how often to write checkpoints, and whether to resume from them.
+        debug_nans: look at every number of every step; the run ends as "diverged" at the first that is not finite, also
+            at one that would not have reached the loss, and ``faulty_step`` of the result names epoch, step, layer,
+            quantity and example (see `mlpjax.find_fault`). A step takes about twice as long.
 
     Returns:
         A `FitResult`. The columns of its history: ``epoch``; ``train_loss`` (data loss) and ``train_metric``,
@@ -107,12 +127,15 @@ def fit(
         ``valid_loss``, ``valid_metric``; ``seconds`` since the start of training, when the epoch was
         known: epochs of one chunk share theirs. All means are weighted by weight sums.
 
-    Ctrl-C ends training after the running chunk with a usable result; a second one raises KeyboardInterrupt.
+    Ctrl-C ends training after the running chunk with a usable result; a second one raises KeyboardInterrupt. With
+    ``checkpoint`` SIGTERM does so too, and the process exits with code 143 when the checkpoint is written.
 
     Raises:
         InputError: (a `ValueError`) for data that does not fit the config, a value that is not finite, a label
             outside the classes, a count below 1, a network larger than the device's memory, or ``binary_step``,
             through which nothing can be learnt.
+        CheckpointError: (an `InputError`) for checkpoints of another run, naming the first difference, for a folder
+            none of whose checkpoints is whole, and where one cannot be written: those before are kept.
 
     Source: ``erm-issue-differentiable``, ``deep-train``, ``train-minibatch``, ``train-shuffle``.
 
@@ -144,25 +167,45 @@ def fit(
     examples = with_class_weight(config, examples, class_weight)
     valid_data = None if valid_data is None else check_batch(config, valid_data, "valid_data")
 
+    watching = optimizer, grad_fn
+    if debug_nans:
+        # a run without it does not even load it
+        from mlpjax.provenance import first_fault, watched, watched_optimizer
+
+        watching = watched_optimizer(optimizer), watched(grad_fn)
     # from here on jax compiles, which an exception out of nowhere can crash
-    with deferred_interrupt() as interrupted:
+    with deferred_interrupt(terminate=checkpoint is not None) as interrupted, contextlib.ExitStack() as stack:
         started = time.perf_counter()
         first = _start(config, optimizer, key, params, state, opt_state)
         together = valid_data is None and callback is None
-        settings = (config, optimizer, grad_fn, examples, batch_size, epochs, key, augment)
+        settings = (config, *watching, examples, batch_size, epochs, key, augment)
         if isinstance(train_data, DiskData):
             run: Run = DiskRun(*settings, order_key=order_key, disk=train_data)
         else:
             run = Run(*settings, order_key=order_key, together=together)
         loop = Loop(run, first, valid_data, patience, monitor, callback)
+        resumed_at = None
+        if checkpoint is not None:
+            what = identity(run, train_data, valid_data, patience, monitor, checkpoint.info)
+            read = functools.partial(Snapshot.from_file, like=first, run=run)
+            folder = stack.enter_context(open_folder(checkpoint, what, epochs, first, read))
+            loop.keep = folder.after_chunk
+            if (found := folder.newest()) is not None:
+                loop.resume(found)
+                resumed_at = found.step
         run.compile(loop.now)
         if valid_data is not None:
             evaluate_checked(config, first.params, first.state, valid_data)
         seconds_compile = time.perf_counter() - started
         started = time.perf_counter()
         loop.train(interrupted)
+        faulty = first_fault(loop, optimizer, grad_fn) if debug_nans else None
     jax.block_until_ready(loop.now)
     epoch, kept = loop.kept()
+    message, diverged_at = loop.message, loop.diverged_at
+    if faulty is not None:
+        best_epoch = None if loop.best is None else loop.best[1]
+        message, diverged_at = f"{faulty.fault}; {kept_parameters(best_epoch)}", faulty.fault.at
     return FitResult(
         params=kept.params,
         state=kept.state,
@@ -170,10 +213,12 @@ def fit(
         history=loop.history,
         epoch=epoch,
         stop_reason=loop.stop_reason,
-        message=loop.message,
-        diverged_at=loop.diverged_at,
+        message=message,
+        diverged_at=diverged_at,
         seconds_compile=seconds_compile,
         seconds_train=time.perf_counter() - started,
+        resumed_at=resumed_at,
+        faulty_step=faulty,
     )
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import runner
+from command_line import runner, texts_of
 
 import mlpjax
 from mlpjax import cli
-from mlpjax.checkpoint import load, save
+from mlpjax.model_files import load, save
 from mlpjax.optim import OPTIMIZERS, SCHEDULES
 from mlpjax.options import EvaluateOptions, TrainOptions
 
@@ -159,7 +159,7 @@ def test_early_stopping(run):
 
 
 def test_every_option_is_tried():
-    text = Path(__file__).read_text(encoding="utf-8")
+    text = texts_of("cli", "checkpoint", "certificate")
     for field in dataclasses.fields(TrainOptions) + dataclasses.fields(EvaluateOptions):
         option = field.name.replace("_", "-")
         assert re.search(rf'"--(no-)?{option}"', text) or field.name == "model", option
@@ -338,7 +338,7 @@ def refused(run, message, *command):
 
 
 WORDS = [
-    ("Expected one of {train, sweep, evaluate, audit, lecture}; see mlpjax --help", []),
+    ("Expected one of {train, sweep, evaluate, verify, audit, lecture}; see mlpjax --help", []),
     ("unknown command 'trian': did you mean 'train'", ["trian"]),
     ("unknown command '--epochs'", ["--epochs", 3]),
     ("unknown command ''", [""]),
@@ -732,3 +732,23 @@ def test_all_of_a_set_with_a_test_part_of_its_own_is_both_parts(run):
     train(run, "--data", "own.npz", "--hidden", 4, "--epochs", 1, "--save", "m.npz")
     assert evaluated(run, "m.npz")["examples"] == 5
     assert evaluated(run, "m.npz", "--part", "all")["examples"] == 17
+
+
+def test_debug_nans(run):
+    command = own("--optimizer", "sgd", "--lr", 1e30, "--schedule", "constant", "--batch-size", 8)
+    ran = run(*command, "--debug-nans", "f.npz", "--json", "r.json")
+    assert ran.code == 2
+    assert re.fullmatch(
+        r"mlpjax: epoch 1, step \d: .* is (-?inf|nan).*; the parameters are the last ones with a finite loss; "
+        r"mlpjax.replay\('f.npz'\) takes the step again",
+        ran.err.splitlines()[-1],
+    )
+    fault = mlpjax.replay("f.npz").fault
+    assert report()["fault"] == str(fault)
+    assert report()["diverged_at"] == list(fault.at)
+
+
+def test_debug_nans_of_a_finite_run(run):
+    assert run(*own("--debug-nans", "f.npz")).code == 0
+    assert not Path("f.npz").exists()
+    assert "it is the file of --save too" in run(*own("--save", "f.npz", "--debug-nans", "f.npz")).err

@@ -719,3 +719,27 @@ def test_binary_step_is_refused():
     assert np.any(grads[1].W)
     with pytest.raises(mlpjax.InputError, match=r"'binary_step' cannot be trained: its derivative is 0 everywhere"):
         fit(config, ADAM, SEVEN, epochs=1, batch_size=3, key=KEY, grad_fn=never)
+
+
+@pytest.mark.parametrize(
+    ("size", "quantity", "late"), [(HUGE, "L", 1), (INFINITE, "update of W", 0), (HIDDEN, "update of W", 0)]
+)
+def test_debug_nans_names_the_first_number(size, quantity, late):
+    """An update that is not finite by its own step; parameters that are, by the next one's loss."""
+    records, _ = plain_loop(FRAGILE, optax.sgd(0.01), POSITIVE, epochs=3, batch_size=2, key=KEY)
+    result = diverging(9, size, debug_nans=True)
+    fault = result.faulty_step.fault
+    epoch, step = divmod(9 + late, 7)
+    assert (fault.quantity, fault.at) == (quantity, (epoch + 1, step + 1))
+    assert (result.stop_reason, result.diverged_at) == ("diverged", fault.at)
+    assert result.message == f"{fault}; the parameters are the last ones with a finite loss"
+    chex.assert_trees_all_close(result.params, records[9].params, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(result.faulty_step.train_state.params[1], records[9 + late].params[1], rtol=1e-5)
+
+
+def test_debug_nans_of_a_finite_run():
+    result = diverging(99, HUGE, debug_nans=True)
+    assert (result.stop_reason, result.faulty_step) == ("finished", None)
+    plain = diverging(99, HUGE)
+    assert plain.faulty_step is None
+    chex.assert_trees_all_close(result.params, plain.params, rtol=1e-6, atol=1e-8)
