@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlpjax.config import Config
     from mlpjax.data import load_dataset
     from mlpjax.disk import DiskData
+    from mlpjax.doctor import Examination, Verdict, examine
     from mlpjax.errors import CheckpointError, CheckpointWarning, ConfigError, DataError, InputError, ModelFileError
     from mlpjax.folding import fold
     from mlpjax.glassbox import trace
@@ -60,6 +61,7 @@ _HOME = {
     "checkpoint": ("Checkpoints",),
     "data": ("load_dataset",),
     "disk": ("DiskData",),
+    "doctor": ("Examination", "Verdict", "examine"),
     "errors": ("CheckpointError", "CheckpointWarning", "ConfigError", "DataError", "InputError", "ModelFileError"),
     "folding": ("fold",),
     "glassbox": ("trace",),

@@ -29,7 +29,7 @@ from mlpjax.train import FitResult
 FORMAT, FORMAT_VERSION = "mlpjax certificate", 1
 MOST_BYTES = 2**24
 """A larger file is none: `mlpjax.options.MOST_CERTIFIED` epochs take less."""
-NOT_NUMBERS = ("download", "resume", "checkpoint_seconds", "checkpoint_chunks", "checkpoint_keep")
+NOT_NUMBERS = ("doctor", "download", "resume", "checkpoint_seconds", "checkpoint_chunks", "checkpoint_keep")
 """Options that decide no numbers, beside those that name files and folders."""
 
 _HINTS = {

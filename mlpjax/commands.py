@@ -59,6 +59,10 @@ def train(options: TrainOptions, started: float) -> int:
         say(f"warning: with --lr as α, {why}")
     if why := unstable_decay(options.lr, options.weight_decay):
         say(f"warning: with --lr as α and --weight-decay as l2, {why}")
+    if options.doctor:
+        from mlpjax.doctor_command import doctor
+
+        return doctor(options, data, config, arguments["optimizer"], arguments["grad_fn"], started)
     # one signal ends fit; what follows it is quick, and completes
     with deferred_interrupt(terminate=True):
         key = jax.random.key(options.seed)

@@ -109,6 +109,9 @@ class TrainOptions(DataOptions):
     """Stop after so many epochs without a better validation value, and keep the best (needs --valid-fraction)."""
     monitor: Literal["loss", "metric"] = "loss"
     """The validation value that patience watches."""
+    doctor: bool = False
+    """Examine the run instead of making it: data, network and short runs, each measure with its limit, the evidence
+    and what to change."""
     seed: int = 0
     """Seed of the split, the start values and the training."""
 
@@ -166,6 +169,8 @@ class TrainOptions(DataOptions):
         if self.l1 and self.proximal_l1:
             raise ConfigError("--l1 and --proximal-l1 are one penalty: choose one; --proximal-l1 gives exact zeros")
         library_form(self.optimizer, self.convention)
+        if self.doctor and (self.save is not None or self.checkpoint is not None or self.certificate is not None):
+            raise ConfigError("--doctor examines and does not train: leave out --save, --checkpoint and --certificate")
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"--test-fraction is {self.test_fraction}: expected a number between 0 and 1")
         if not 0 <= self.valid_fraction < 1:

@@ -752,3 +752,12 @@ def test_debug_nans_of_a_finite_run(run):
     assert run(*own("--debug-nans", "f.npz")).code == 0
     assert not Path("f.npz").exists()
     assert "it is the file of --save too" in run(*own("--save", "f.npz", "--debug-nans", "f.npz")).err
+
+
+def test_doctor(run):
+    command = ("train", "--data", "gauss", "--hidden", 8, "--lr", 30, "--optimizer", "sgd", "--doctor")
+    ran = run(*command, "--json", "r.json")
+    assert ran.code == 0
+    assert report()["doctor"]["causes"][0] == "rate_high"
+    assert "to be changed: rate_high" in ran.out + ran.err
+    refused(run, "--doctor examines and does not train", *command, "--save", "m.npz")

@@ -26,6 +26,7 @@ from mlpjax.r_operator import gnvp, hvp
 
 ELSEWHERE = {
     "check_gradients": "test_audit.py and test_audit_network.py: NaN, kinks, every dtype; it has no formula of its own",
+    "examine": "test_doctor.py: it trains by fit, and judges what it measures by limits",
     "find_fault": "test_provenance.py: it repeats the passes that are looked at here, and names what is not finite",
     "first_differing_epoch": "test_certificate.py: it compares digests, and computes nothing",
     "load_dataset": "test_data.py, test_tables.py and test_idx.py: what files hold; numbers pass check_finite",

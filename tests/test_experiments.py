@@ -36,5 +36,10 @@ def test_changed_files():
 
 
 @pytest.mark.slow
+def test_two_sick_networks():
+    assert "even: 2 runs, precision 100.0%, recall 100.0%" in run("doctor", "even", "--only", "zero init", "--processes", 1)
+
+
+@pytest.mark.slow
 def test_the_same_run_twice():
     assert "all claims are met" in run("reproducibility", "--quick")
