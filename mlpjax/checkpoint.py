@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import time
@@ -51,7 +52,7 @@ class Checkpoints:
         folder: of this run alone; made if it is not there.
         resume: go on from the newest checkpoint, or start if there is none. If the newest is damaged, the one before
             is taken, with a `CheckpointWarning`. Without ``resume`` a folder that has checkpoints is refused. The
-            epochs of a resumed run may be more than before.
+            epochs of a resumed run may be more than before. Parameters that are given to start from are not looked at.
         seconds: write a checkpoint when so many have passed since the last one.
         chunks: write one after so many chunks, too. A chunk takes about two seconds at most; with ``valid_data`` or
             ``callback`` one ends with each epoch.
@@ -110,7 +111,8 @@ class CheckpointFolder(Generic[S]):
         self, options: Checkpoints, identity: Mapping[str, Any], epochs: int, like: Any, read: Reader[S]
     ) -> None:
         self.options, self.epochs, self.like, self.read = options, epochs, like, read
-        self.identity = dict(identity)
+        # as it comes back from a file: a tuple is a list there
+        self.identity = _plain(identity)
         self.folder = Path(options.folder)
         self.written: int | None = None
         self.waited = 0
@@ -179,8 +181,10 @@ class CheckpointFolder(Generic[S]):
                 f"{path} cannot be written ({error.strerror or error}): {kept}; make room and resume"
             ) from error
         self.written = snapshot.step
-        for old in self.paths()[: -self.options.keep]:
-            old.unlink(missing_ok=True)
+        names = [other for other in self.paths() if other.name <= path.name]
+        # those of later steps were damaged, or this run would have gone on from them
+        for other in {*self.paths()} - {*names[-self.options.keep :]}:
+            other.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """The checkpoints that are there, the oldest first."""
@@ -225,6 +229,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
         return unseal(CHECKPOINT, file.read(), os.fspath(path))
 
 
+def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(identity), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"info of checkpoints is plain JSON: {error}") from None
+
+
 def _object(header: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(header[name], dict):
         raise CheckpointError(f"its {name} is a {type(header[name]).__name__}: expected a JSON object")
@@ -246,4 +257,6 @@ def _alone(folder: Path) -> Iterator[None]:
             raise CheckpointError(
                 f"{folder} is in use by another process: wait for it, or give another folder"
             ) from None
+        except OSError:
+            pass  # a file system without locks
         yield

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.chunks import Run, key_words
@@ -34,7 +35,7 @@ def identity(
         **{f"config.{name}": value for name, value in run.config.to_dict().items()},
         **{f"info[{name!r}]": value for name, value in info.items()},
         "batch_size": run.batch_size,
-        "key": key_words(run.key),
+        "key": [_generator(run.key), *key_words(run.key)],
         "order_key": run.words,
         "grad_fn": f"{grad_fn.__module__}.{grad_fn.__qualname__}",
         "augment": None if run.augment is None else digest(jax.tree.leaves(run.augment)),
@@ -56,6 +57,12 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], expected: s
         if name not in old or name not in new or old[name] != new[name]:
             return f"{name} is {values[0]} in it, {values[1]} in {expected}"
     return None
+
+
+def _generator(key: jax.Array) -> str:
+    """The name of a key's generator; a raw key is of the default one."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return str(jax.random.key_impl(key)) if typed else "raw"
 
 
 def _short(value: Any) -> str:

@@ -148,7 +148,7 @@ def test_what_a_crash_left_half_written_is_swept(tmp_path):
         ({"data": TRAIN._replace(x=TRAIN.x + np.float32(1e-7))}, "train_data is [0-9a-f]{40}… in it"),
         ({"valid_data": TRAIN}, "valid_data is"),
         ({"batch_size": 10}, "batch_size is 8 in it, 10 in this run"),
-        ({"key": jax.random.key(4)}, r"key is \[0, 3\] in it, \[0, 4\]"),
+        ({"key": jax.random.key(4)}, r"key is \['threefry2x32', 0, 3\] in it, \['threefry2x32', 0, 4\]"),
         ({"patience": 5}, "patience is 4 in it, 5 in this run"),
         ({"grad_fn": mlpjax.autodiff}, "grad_fn is mlpjax.mlp.backward in it, mlpjax.mlp.autodiff"),
         ({"opt": optax.sgd(0.1, 0.9)}, r"opt_state\[0\].trace\[0\].W is absent in it, \[\[4, 6\], 'float32'\] in the"),
@@ -188,6 +188,24 @@ def test_of_a_damaged_newest_the_one_before_is_used(tmp_path):
         resumed = train(Checkpoints(tmp_path, resume=True))
     assert resumed.resumed_at == 15
     assert bits(resumed) == bits(train())
+
+
+def test_a_damaged_newest_is_not_kept_for_a_whole_one(tmp_path):
+    """Its step is later than that of the next one which is written."""
+    crash(tmp_path, 5)
+    newest = max(tmp_path.glob("step-*.npz"))
+    newest.write_bytes(b"")
+    with pytest.warns(CheckpointWarning), pytest.raises(Killed):
+        train(Checkpoints(tmp_path, resume=True, chunks=1, keep=1), stop_after=2)
+    assert [path.name for path in tmp_path.glob("step-*.npz")] == ["step-000000000020.npz"]
+    assert bits(train(Checkpoints(tmp_path, resume=True))) == bits(train())
+
+
+def test_info_that_is_no_json_is_refused_and_tuples_are_lists(tmp_path):
+    with pytest.raises(CheckpointError, match="plain JSON"):
+        train(Checkpoints(tmp_path, info={"a": {1}}))
+    train(Checkpoints(tmp_path, info={"hidden": (8, 4)}))
+    assert train(Checkpoints(tmp_path, resume=True, info={"hidden": (8, 4)})).resumed_at == 30
 
 
 def test_a_folder_of_damaged_files_only_is_refused(tmp_path):
