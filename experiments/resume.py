@@ -3,8 +3,8 @@
 Kills: a process that trains on the digits, with dropout, batch-norm, Adam under a cosine schedule and early stopping,
 and writes a checkpoint after every epoch, is ended by SIGKILL at a random moment, resumed, perhaps killed again, and
 left to end. Its parameters, batch-norm statistics, optimiser state, key and history (but for its seconds) are compared,
-byte by byte, with those of a process that was never interrupted and wrote no checkpoints. Most moments lie between the
-first step and the last, a tenth anywhere in the life of the process. Claim: as many equal results as kills were asked
+byte by byte, with those of a process that was never interrupted and wrote no checkpoints. Most moments lie in or after
+an epoch drawn at random, a tenth in the first seconds of the process. Claim: as many equal results as kills were asked
 for.
 
 Damages: of checkpoints and of a model file, at random places: a flipped bit, a byte set, a stretch deleted, zeroed,
@@ -51,6 +51,8 @@ from mlpjax.snapshots import digest
 from mlpjax.versions import versions
 
 EPOCHS, BATCH_SIZE, PATIENCE = 60, 32, 12
+EPOCH_SECONDS = 0.05
+"""About how long an epoch and its checkpoint take."""
 RESULTS = Path(__file__).parent / "results" / "resume.json"
 
 
@@ -74,20 +76,18 @@ class Options:
     """The worker's checkpoints."""
 
 
-def train(checkpoint: Checkpoints | None, epochs: int = EPOCHS) -> tuple[mlpjax.FitResult, jax.Array]:
+def train(
+    checkpoint: Checkpoints | None, epochs: int = EPOCHS, tell: bool = False
+) -> tuple[mlpjax.FitResult, jax.Array]:
     """The run that is interrupted."""
     data = mlpjax.load_dataset("digits")
     x, y = np.asarray(data.x, np.float32) / 16, data.y
     config = Config(sizes=(64, 96, 48, 10), batch_norm=True, dropout=0.2)
     steps = -(-1400 // BATCH_SIZE)
     optimizer, key = optax.adam(optax.cosine_decay_schedule(3e-3, EPOCHS * steps)), jax.random.key(7)
-    said = False
 
-    def begun(_: mlpjax.Progress) -> None:
-        nonlocal said
-        if not said:
-            print("training", flush=True)
-        said = True
+    def told(progress: mlpjax.Progress) -> None:
+        print(progress.epoch, flush=True)
 
     result = mlpjax.fit(
         config,
@@ -98,7 +98,7 @@ def train(checkpoint: Checkpoints | None, epochs: int = EPOCHS) -> tuple[mlpjax.
         key=key,
         valid_data=Batch(x[1400:], y[1400:]),
         patience=PATIENCE,
-        callback=begun,
+        callback=told if tell else None,
         checkpoint=checkpoint,
     )
     return result, key
@@ -124,64 +124,63 @@ def start(folder: Path | None, out: Path, **limits: Any) -> subprocess.Popen[str
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **limits)
 
 
-def complete(folder: Path | None, out: Path) -> tuple[dict[str, Any], float]:
-    """Let a worker come to its end; what came out, and the seconds from its first step to its end."""
+def complete(folder: Path | None, out: Path) -> dict[str, Any]:
+    """Let a worker come to its end; what came out."""
     process = start(folder, out)
-    assert process.stdout is not None
-    process.stdout.readline()
-    begun = time.perf_counter()
     _, err = process.communicate(timeout=300)
     if process.returncode != 0:
         raise RuntimeError(err)
-    return json.loads(out.read_text()), time.perf_counter() - begun
+    return json.loads(out.read_text())
 
 
-def kill_once(folder: Path, out: Path, rng: np.random.Generator, seconds: float) -> bool:
+def kill_once(folder: Path, out: Path, rng: np.random.Generator, epochs: int) -> bool:
     """Start a worker and kill it at a random moment; returns whether it was still alive."""
-    started = time.perf_counter()
     process = start(folder, out)
     assert process.stdout is not None
     if rng.random() < 0.1:
-        time.sleep(rng.uniform(0, 5))
+        time.sleep(rng.uniform(0, 3))
     else:
-        process.stdout.readline()
-        time.sleep(rng.uniform(0, seconds))
-    alive = process.poll() is None
+        for _ in range(int(rng.integers(1, epochs + 1))):
+            process.stdout.readline()
+        time.sleep(rng.uniform(0, EPOCH_SECONDS))
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert time.perf_counter() - started < 300
-    return alive and process.returncode == -signal.SIGKILL
+    return process.returncode == -signal.SIGKILL
 
 
 def kills(options: Options) -> dict[str, Any]:
     """Kill, resume and compare."""
     with tempfile.TemporaryDirectory() as temporary:
-        whole, _ = complete(None, Path(temporary, "whole.json"))
-        _, seconds = complete(Path(temporary, "timed"), Path(temporary, "timed.json"))
+        whole = complete(None, Path(temporary, "whole.json"))
 
         def one(number: int) -> dict[str, Any]:
             rng = np.random.default_rng([options.seed, number])
             folder, out = Path(temporary, f"run{number}"), Path(temporary, f"{number}.json")
-            times, at = 0, []
-            while not kill_once(folder, out, rng, seconds):  # it had come to its end
+            while not kill_once(folder, out, rng, whole["epochs"]):  # it had come to its end
                 shutil.rmtree(folder)
-            for again in range(int(rng.integers(1, 4))):
-                times += 1 if again == 0 else kill_once(folder, out, rng, seconds)
-                names = sorted(path.name for path in folder.glob("step-*.npz")) if folder.exists() else []
-                at.append(int(names[-1][5:17]) if names else 0)
-            got, _ = complete(folder, out)
-            return {"kills": times, "at_step": at, "differs": [name for name in whole if got[name] != whole[name]]}
+            killed_at = [_step(folder)]
+            for _ in range(int(rng.integers(0, 3))):
+                if kill_once(folder, out, rng, whole["epochs"]):
+                    killed_at.append(_step(folder))
+            got = complete(folder, out)
+            return {"killed_at": killed_at, "differs": [name for name in whole if got[name] != whole[name]]}
 
         with ThreadPoolExecutor(options.processes) as pool:
             runs = list(pool.map(one, range(options.kills)))
     return {
         "runs": len(runs),
-        "kills": sum(run["kills"] for run in runs),
+        "kills": sum(len(run["killed_at"]) for run in runs),
         "equal": sum(not run["differs"] for run in runs),
         "whole": whole,
         "differing": [run for run in runs if run["differs"]],
-        "resumed_from_step": sorted(step for run in runs for step in run["at_step"]),
+        "resumed_from_step": " ".join(str(step) for step in sorted(step for run in runs for step in run["killed_at"])),
     }
+
+
+def _step(folder: Path) -> int:
+    """The step of the newest checkpoint, 0 if there is none."""
+    names = sorted(path.name for path in folder.glob("step-*.npz")) if folder.exists() else []
+    return int(names[-1][5:17]) if names else 0
 
 
 def damaged(content: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
@@ -282,7 +281,7 @@ def main() -> int:
     options = tyro.cli(Options, description=__doc__.splitlines()[0])
     if options.worker is not None:
         keep = None if options.folder is None else Checkpoints(options.folder, resume=True, chunks=1, seconds=1e9)
-        options.worker.write_text(json.dumps(outcome(*train(keep))))
+        options.worker.write_text(json.dumps(outcome(*train(keep, tell=True))))
         return 0
     started = time.perf_counter()
     found = {"full_disk": full_disk(), "damages": damages(options), "kills": kills(options)}
