@@ -44,7 +44,8 @@ class Checkpoints:
 
     A checkpoint holds everything that influences the future of a run: parameters, batch-norm statistics, the
     optimiser's state and with it the place in a schedule, the key, the step, the history, the best parameters of early
-    stopping, and what the run is: config, data (a SHA-256), batch size and the rest. A run that was killed and resumed
+    stopping, and what the run is: config, data (a SHA-256), batch size and the rest; it takes the space of two train
+    states, or of three. A run that was killed and resumed
     returns, bit by bit, what it returns without interruption, if versions and device are the same; if not, a
     `CheckpointWarning` says so. Only the column ``seconds`` of the history differs.
 
@@ -52,7 +53,7 @@ class Checkpoints:
         folder: of this run alone; made if it is not there.
         resume: go on from the newest checkpoint, or start if there is none. If the newest is damaged, the one before
             is taken, with a `CheckpointWarning`. Without ``resume`` a folder that has checkpoints is refused. The
-            epochs of a resumed run may be more than before. Parameters that are given to start from are not looked at.
+            epochs of a resumed run may be more than before.
         seconds: write a checkpoint when so many have passed since the last one.
         chunks: write one after so many chunks, too. A chunk takes about two seconds at most; with ``valid_data`` or
             ``callback`` one ends with each epoch.
@@ -128,8 +129,9 @@ class CheckpointFolder(Generic[S]):
         for path in reversed(paths):
             try:
                 header, arrays = read_checkpoint(path)
-            except CheckpointError as error:
-                warnings.warn(f"{error}; the checkpoint before it is used", CheckpointWarning, stacklevel=4)
+            except (CheckpointError, OSError) as error:
+                told = f"{path}: {error.strerror or error}" if isinstance(error, OSError) else error
+                warnings.warn(f"{told}; the checkpoint before it is wanted", CheckpointWarning, stacklevel=4)
                 continue
             return self.of_this_run(path, header, arrays)
         if paths:
@@ -181,10 +183,10 @@ class CheckpointFolder(Generic[S]):
                 f"{path} cannot be written ({error.strerror or error}): {kept}; make room and resume"
             ) from error
         self.written = snapshot.step
-        names = [other for other in self.paths() if other.name <= path.name]
-        # those of later steps were damaged, or this run would have gone on from them
-        for other in {*self.paths()} - {*names[-self.options.keep :]}:
-            other.unlink(missing_ok=True)
+        # a later step could not be read, and does not count
+        for old in [other for other in self.paths() if other.name <= path.name][: -self.options.keep]:
+            with contextlib.suppress(OSError):
+                old.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """The checkpoints that are there, the oldest first."""

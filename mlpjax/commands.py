@@ -227,7 +227,6 @@ def _train_rows(options: TrainOptions, report: dict[str, Any], scores: dict[str,
         "gradient": "derived by hand" if options.grad == "hand" else "jax.grad",
         "epoch": f"{report['epoch']} of {options.epochs}",
         **({} if report["resumed_at"] is None else {"resumed": f"at step {report['resumed_at']:,}"}),
-        **({} if report["resumed_at"] is None else {"resumed": f"at step {report['resumed_at']:,}"}),
         **{f"{part} {name}": number(value) for part, values in scores.items() for name, value in values.items()},
         "seconds": f"{report['seconds_train']:.2f} training, {report['seconds_compile']:.2f} compiling",
     }

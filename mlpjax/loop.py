@@ -162,10 +162,14 @@ class Loop:
         self.seconds_before = snapshot.seconds
         if snapshot.ended is not None:
             self.stop("early stopping", snapshot.ended[1])
-        chunk, n = next(self.run.chunks(snapshot.before_step)), self.step - snapshot.before_step
-        # a longer run may be cut into other chunks
-        if n <= chunk.n:
-            self.recent.append(_Taken(snapshot.before, chunk._replace(n=n)))
+        before = snapshot.before
+        # this run may be cut into other chunks
+        for chunk in self.run.chunks(snapshot.before_step):
+            chunk = chunk._replace(n=min(chunk.n, self.step - chunk.first))
+            self.recent.append(_Taken(before, chunk))
+            if chunk.first + chunk.n == self.step:
+                break
+            before = self.run.take(before, chunk)[0]
 
     def go_on(self, chunk: Chunk, reports: Report, interrupted: threading.Event) -> bool:
         """Record a chunk and tell the callback; returns whether to go on."""
@@ -178,13 +182,14 @@ class Loop:
             Progress(epoch, self.run.epochs, step, self.run.steps, mean, record, self.now)
         )
         when = f"{'after' if last else 'during'} epoch {epoch}"
+        # first what would have ended it without an interrupt, too
+        if last and self.out_of_patience(epoch):
+            return False
         if interrupted.is_set():
             self.stop("interrupted", f"interrupted {when}")
         elif stop:
             self.stop("callback", f"stopped by the callback {when}")
-        elif not (last and self.out_of_patience(epoch)):
-            return True
-        return False
+        return self.stop_reason == "finished"
 
     def record(self, epoch: int) -> dict[str, float]:
         """Add the epochs until this one to the history, and keep its parameters if they are the best; its row."""

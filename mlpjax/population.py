@@ -218,15 +218,16 @@ def _kept(checkpoint: Checkpoints | None, number: int, loop: GroupLoop) -> Itera
         yield None
         return
     run, own = loop.run, dataclasses.replace(checkpoint, folder=Path(checkpoint.folder, f"part-{number:03d}"))
-    info = {
+    what = identity(run, loop.valid_data, loop.patience, loop.monitor, checkpoint.info)
+    what |= {
+        # a part of others is what other memory makes
+        "members": len(loop.epochs),
         "configs": digest(jax.tree.leaves(run.group.configs)),
         "alphas": digest(jax.tree.leaves(run.group.alphas)),
         "keys": digest([run.group.keys]),
         "epochs": loop.epochs.tolist(),
         "own order": run.orders is not None,
-        **checkpoint.info,
     }
-    what = identity(run, run.data, loop.valid_data, loop.patience, loop.monitor, info)
     read = functools.partial(PopulationSnapshot.from_file, like=loop.now, run=run)
     with open_folder(own, what, run.epochs, loop.now, read) as folder:
         loop.keep = folder.after_chunk

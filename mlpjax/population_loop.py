@@ -81,7 +81,8 @@ class GroupLoop:
         chunks = self.run.chunks(self.step)
         upcoming = next(chunks, None)
         if interrupted.is_set():
-            self.stop(self.training.copy(), lambda _: Stop("interrupted", "interrupted before epoch 1"))
+            epoch = self.run.at(self.step)[0]
+            self.stop(self.training.copy(), lambda _: Stop("interrupted", f"interrupted before epoch {epoch}"))
         while (chunk := upcoming) is not None and self.training.any():
             self.leave_out(chunk)
             chunk = self.run.for_members(chunk, self.at)
@@ -125,10 +126,16 @@ class GroupLoop:
         self.columns = {name: list(rows) for name, rows in snapshot.columns.items()}
         self.unrecorded = [] if snapshot.unrecorded is None else [snapshot.unrecorded]
         self.stops, self.left, self.seconds_before = dict(snapshot.stops), dict(snapshot.left), snapshot.seconds
-        chunk = next(self.run.chunks(snapshot.before_step))._replace(n=snapshot.step - snapshot.before_step)
         if len(self.at) < len(self.epochs):
             self.run.only(self.at)
-        self.recent.append(_Taken(snapshot.before, self.run.for_members(chunk, self.at), snapshot.took))
+        before = snapshot.before
+        # this run may be cut into other chunks
+        for chunk in self.run.chunks(snapshot.before_step):
+            chunk = self.run.for_members(chunk._replace(n=min(chunk.n, self.step - chunk.first)), self.at)
+            self.recent.append(_Taken(before, chunk, snapshot.took))
+            if chunk.first + chunk.n == self.step:
+                break
+            before = self.run.take_all(*self.recent[-1])[0]
 
     def note(self, chunk: Chunk, reports: Report, finite: np.ndarray, interrupted: threading.Event) -> None:
         """Record a chunk: who diverged in it, the epochs that it ended, and who stops after it."""
@@ -210,7 +217,7 @@ class GroupLoop:
             steps = self.recent[0].chunk.n - 1 if back else max(at - 1, 0)
             self.now = put(self.now, again(back, steps)[0], row)
             self.last_epoch[i] = run.at(self.recent[-1 - back].chunk.first + steps)[0]
-            epoch, step = run.at(min(first + at, self.epochs[i] * run.steps - 1))
+            epoch, step = run.at(min(first + at, int(self.epochs[i]) * run.steps - 1))
             if not math.isfinite(self.best_score[i]):
                 self.best_epoch[i] = 0
             message = divergence_message(epoch, step, run.steps, int(self.best_epoch[i]) or None)

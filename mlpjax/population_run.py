@@ -55,7 +55,7 @@ class GroupRun(Run):
 
     def compile(self, train_state: TrainState) -> None:
         """Trace and compile the chunk; later calls find it."""
-        each = () if self.orders is None else (len(self.orders),)
+        each = () if self.orders is None else (len(self.group.keys),)
         nothing = Chunk(0, 0, np.full((self.chunk, *each, self.batch_size), -1, np.int32), self.data)
         everyone = np.ones(len(self.group.keys), bool)
         run_population.lower(*self._of(train_state, nothing, everyone), **self.static).compile()

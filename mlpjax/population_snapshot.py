@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.chunks import Run
@@ -72,7 +73,7 @@ class PopulationSnapshot(NamedTuple):
         n, gone = len(self.standing.training), sorted(self.left)
         trees: dict[str, Any] = {"now": self.now, "before": self.before, "best": self.best}
         if gone:
-            trees["left"] = jax.tree.map(lambda *each: np.stack(each), *(self.left[i] for i in gone))
+            trees["left"] = jax.tree.map(_stack, *(self.left[i] for i in gone))
         shapes = described(self.now)
         header = {
             "step": self.step,
@@ -98,7 +99,7 @@ class PopulationSnapshot(NamedTuple):
             raise CheckpointError(f"its members are {at.tolist()} and {gone.tolist()}: expected each of {n} once")
         if {array.shape for array in standing} != {(n,)}:
             raise CheckpointError(f"it does not say of each of {n} members how it stands")
-        some = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(at), *leaf.shape[1:]), leaf.dtype), like)
+        some = _some(like, len(at))
         snapshot = cls(
             step=int(header["step"]),
             at=at,
@@ -126,6 +127,21 @@ def _read_left(
     """The members that left, now and at their best, on the host."""
     if not len(gone):
         return {}
-    shaped = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(gone), *leaf.shape[1:]), leaf.dtype), like)
+    shaped = _some(like, len(gone))
     host = jax.device_get(read_tree(arrays, "left", (shaped, shaped)))
     return {int(i): members(host, row) for row, i in enumerate(gone)}
+
+
+def _some(like: TrainState, n: int) -> TrainState:
+    """The shapes of n members; a key stays one, for only it knows its generator."""
+    return jax.tree.map(
+        lambda leaf: leaf[:n] if _is_key(leaf) else jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), like
+    )
+
+
+def _stack(*each: Any) -> Any:
+    return jnp.stack(each) if _is_key(each[0]) else np.stack(each)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

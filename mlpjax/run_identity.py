@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpjax.chunks import Run, key_words
-from mlpjax.disk import DiskData
+from mlpjax.disk import DiskRun
 from mlpjax.parameters import Batch
 from mlpjax.snapshots import digest
+from mlpjax.step import function_name, without_places
 
 _SAMPLES = 64
 """How many blocks of a file count for its fingerprint: it may be larger than memory."""
@@ -20,7 +21,6 @@ _SAMPLES = 64
 
 def identity(
     run: Run,
-    train_data: Batch | DiskData,
     valid_data: Batch | None,
     patience: int | None,
     monitor: str,
@@ -30,16 +30,15 @@ def identity(
 
     Data are known by a SHA-256: of an `mlpjax.DiskData`, over its shapes and a sample of its blocks.
     """
-    grad_fn = run.static["grad_fn"]
     return {
         **{f"config.{name}": value for name, value in run.config.to_dict().items()},
         **{f"info[{name!r}]": value for name, value in info.items()},
         "batch_size": run.batch_size,
         "key": [_generator(run.key), *key_words(run.key)],
         "order_key": run.words,
-        "grad_fn": f"{grad_fn.__module__}.{grad_fn.__qualname__}",
-        "augment": None if run.augment is None else digest(jax.tree.leaves(run.augment)),
-        "train_data": _file_digest(train_data) if isinstance(train_data, DiskData) else _digest(run.data),
+        "grad_fn": function_name(run.static["grad_fn"]),
+        "augment": None if run.augment is None else _augmentation(run.augment),
+        "train_data": _file_digest(run) if isinstance(run, DiskRun) else _digest(run.data),
         "valid_data": None if valid_data is None else _digest(valid_data),
         "patience": patience,
         "monitor": monitor,
@@ -65,6 +64,12 @@ def _generator(key: jax.Array) -> str:
     return str(jax.random.key_impl(key)) if typed else "raw"
 
 
+def _augmentation(augment: Any) -> list[str]:
+    """What an augmentation is, and a SHA-256 of its numbers."""
+    leaves, structure = jax.tree.flatten(augment)
+    return [without_places(str(structure)), digest(map(jnp.asarray, leaves))]
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:40]}…"
@@ -74,11 +79,11 @@ def _digest(batch: Batch) -> str:
     return digest(array for array in batch if array is not None)
 
 
-def _file_digest(data: DiskData) -> str:
-    parts: list[np.ndarray] = []
-    for array in data.arrays:
+def _file_digest(run: DiskRun) -> str:
+    block, parts = run.disk.block, []
+    for array in run.arrays:
         if array is not None:
             parts.append(np.array(array.shape))
-            for at in np.linspace(0, max(len(array) - data.block, 0), _SAMPLES).astype(int):
-                parts.append(np.asarray(array[at : at + data.block]))
+            starts = np.unique(np.linspace(0, max(len(array) - block, 0), _SAMPLES).astype(int))
+            parts += [np.asarray(array[at : at + block]) for at in starts]
     return digest(parts)

@@ -97,18 +97,21 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
                 # not ascontiguousarray, which makes a number a vector
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
         archive.comment = _DIGEST_TAG + b"0" * _DIGEST_LENGTH
-    body = buffer.getvalue()[:-_DIGEST_LENGTH]
-    return body + hashlib.sha256(body).hexdigest().encode()
+    # without a copy of all: a checkpoint may be large
+    digest = hashlib.sha256(buffer.getbuffer()[:-_DIGEST_LENGTH]).hexdigest().encode()
+    buffer.seek(-_DIGEST_LENGTH, io.SEEK_END)
+    buffer.write(digest)
+    return buffer.getvalue()
 
 
 def _check_digest(kind: Kind, content: bytes, name: str) -> None:
-    body, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
-    if not body.endswith(_DIGEST_TAG):
+    tail = content[-_DIGEST_LENGTH - len(_DIGEST_TAG) :]
+    if not tail.startswith(_DIGEST_TAG):
         raise kind.error(
             f"{name}: not a {kind.name}, or one that was cut short: it does not end with a digest; "
             f"expected a file that {kind.writer} wrote"
         )
-    if hashlib.sha256(body).hexdigest().encode() != digest:
+    if hashlib.sha256(memoryview(content)[:-_DIGEST_LENGTH]).hexdigest().encode() != tail[len(_DIGEST_TAG) :]:
         raise kind.error(f"{name}: damaged: its bytes do not match its SHA-256; {kind.remedy}")
 
 

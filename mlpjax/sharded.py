@@ -28,7 +28,7 @@ _BLOCK = 2**22
 def save_sharded(folder: str | os.PathLike[str], tree: Any) -> None:
     """Write a tree of arrays, each shard from its device, into a new folder.
 
-    In a run of several processes all call this; process 0 writes the manifest.
+    In a run of several processes all call this; process 0 writes the manifest, when the others may have gone on.
 
     Args:
         folder: does not exist yet.
@@ -46,8 +46,9 @@ def save_sharded(folder: str | os.PathLike[str], tree: Any) -> None:
     {'W': Array([0., 1., 2.], dtype=float32)}
     """
     path = _absolute(folder)
-    if path.exists():
-        raise CheckpointError(f"{path} exists already: expected a new folder")
+    if jax.process_index() == 0 and path.exists():
+        unfinished = "" if (path / MANIFEST).exists() else ", or remove this one, which was not finished"
+        raise CheckpointError(f"{path} exists already: give a new folder{unfinished}")
     try:
         _orbax().save(path, tree)
         if jax.process_index() == 0:

@@ -176,7 +176,10 @@ def read_tree(arrays: Mapping[str, np.ndarray], name: str, like: Any) -> Any:
 def _leaf(name: str, array: np.ndarray, like: Any) -> jax.Array:
     """Read a leaf; ``like`` is one with its shape and dtype."""
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+        key = jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+        if key.shape != like.shape:
+            raise CheckpointError(f"{name} are keys of shape {key.shape}: expected {like.shape}")
+        return key
     dtype = np.dtype(like.dtype)
     stored = dtype if dtype.isbuiltin == 1 else _bits(dtype)
     if array.shape != like.shape or array.dtype != stored:

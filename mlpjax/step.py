@@ -9,6 +9,7 @@ recompiles and no example is dropped.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +31,21 @@ from mlpjax.threefry import fold_in
 
 GradFn = Callable[..., tuple[tuple[jax.Array, Aux], Params]]
 """`mlpjax.backward`, `mlpjax.autodiff`, or a function with their arguments and result."""
+
+
+def function_name(function: Any) -> str:
+    """The name of a function; of another object what it says of itself, without its place in memory.
+
+    >>> function_name(loss)
+    'mlpjax.mlp.loss'
+    """
+    name = getattr(function, "__qualname__", None)
+    return f"{function.__module__}.{name}" if name else without_places(str(function))
+
+
+def without_places(text: str) -> str:
+    """What Python says of an object, without the address that is another one in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 class TrainState(NamedTuple):
@@ -264,6 +280,7 @@ def accumulate(grad_fn: GradFn, chunks: int) -> GradFn:
         z = jnp.reshape(z, (-1, z.shape[-1]))[:m]
         return (J, Aux(state, data_loss, penalty, weight_sum, z)), grads
 
+    accumulated.__qualname__ = f"accumulate({function_name(grad_fn)}, {chunks})"
     return accumulated
 
 

@@ -32,7 +32,7 @@ from mlpjax.mlp import backward
 from mlpjax.parameters import Batch
 from mlpjax.population import PopulationProgress, fit_many
 from mlpjax.snapshots import digest
-from mlpjax.step import GradFn
+from mlpjax.step import GradFn, function_name
 from mlpjax.sweep_points import Setting, draw, grid, groups_of, read_points
 from mlpjax.sweep_snapshot import SearchSnapshot
 from mlpjax.sweep_trials import Monitor, Run, Trial, rank
@@ -125,7 +125,7 @@ def search(
     best = _Best(monitor)
     trials: list[Trial] = []
     with deferred_interrupt(terminate=checkpoint is not None) as interrupted, contextlib.ExitStack() as stack:
-        folder, done = None, 0
+        folder, done, what = None, 0, {}
         if checkpoint is not None:
             what = {f"info[{name!r}]": value for name, value in checkpoint.info.items()}
             what |= {"epochs": epochs, "class_weight": str(class_weight), "patience": patience, "monitor": monitor}
@@ -133,7 +133,7 @@ def search(
             read = functools.partial(SearchSnapshot.from_file, groups=groups, keys=keys)
             folder = stack.enter_context(open_folder(checkpoint, what, epochs, {}, read))
             if (found := folder.newest()) is not None:
-                done = found.step
+                done, started = found.step, started - found.seconds
                 trials = [
                     Trial(setting.number, setting.point, setting.config, found.runs[setting.number])
                     for group in groups[:done]
@@ -145,7 +145,11 @@ def search(
                 break
             inside = None
             if checkpoint is not None:
-                inside = dataclasses.replace(checkpoint, folder=Path(checkpoint.folder, f"group-{number:03d}"))
+                # before the first group ends there is no file of the search to compare with
+                info = {**checkpoint.info, "search": what}
+                inside = dataclasses.replace(
+                    checkpoint, folder=Path(checkpoint.folder, f"group-{number:03d}"), info=info
+                )
             if number <= done:
                 _remove(inside)
                 continue
@@ -176,7 +180,8 @@ def search(
                 trials.append(trial)
                 best.compare(trial, repeats)
             if folder is not None and not interrupted.is_set():
-                folder.write(SearchSnapshot(number, {trial.number: trial.runs for trial in trials}, best.kept()))
+                runs, seconds = {trial.number: trial.runs for trial in trials}, time.perf_counter() - started
+                folder.write(SearchSnapshot(number, runs, best.kept(), seconds))
                 _remove(inside)
         return Search(rank(trials, monitor), best.result, best.key, time.perf_counter() - started, interrupted.is_set())
 
@@ -226,7 +231,7 @@ def _identity(
         **{name: digest(np.asarray(a) for a in batch if a is not None) for name, batch in data.items()},
         "keys": digest([keys]),
         "order_key": None if order_key is None else digest([order_key]),
-        "grad_fn": f"{grad_fn.__module__}.{grad_fn.__qualname__}",
+        "grad_fn": function_name(grad_fn),
     }
 
 

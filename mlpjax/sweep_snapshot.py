@@ -20,15 +20,16 @@ _PLAIN = ("epoch", "stop_reason", "message", "diverged_at", "seconds_compile", "
 
 
 class SearchSnapshot(NamedTuple):
-    """``step`` groups are done: the runs of each trial by its number, and of the best its number, key and result."""
+    """``step`` groups are done: the runs of each trial by its number; of the best the number, key and result."""
 
     step: int
     runs: dict[int, tuple[Run, ...]]
     best: tuple[int, int, FitResult] | None
+    seconds: float
 
     def to_file(self) -> Content:
         """The header and the arrays of a file, of which one is ``params/[0].W``."""
-        header: dict[str, Any] = {"step": self.step, "best": None, "train_state": {}}
+        header: dict[str, Any] = {"step": self.step, "seconds": self.seconds, "best": None, "train_state": {}}
         # JSON has no NaN
         header["runs"] = [
             [number, [[run.epoch, run.loss.hex(), run.metric.hex(), *run[3:]] for run in runs]]
@@ -53,16 +54,16 @@ class SearchSnapshot(NamedTuple):
             )
             for number, each in header["runs"]
         }
-        step = int(header["step"])
+        step, seconds = int(header["step"]), float(header["seconds"])
         done = {setting.number: setting for group in groups[:step] for setting in group}
         if runs.keys() != done.keys() or {len(each) for each in runs.values()} != {len(keys)}:
             raise CheckpointError(
                 f"it does not have {len(keys)} runs for each of the {len(done)} points of {step} groups"
             )
         if header["best"] is None:
-            return cls(step, runs, None)
+            return cls(step, runs, None, seconds)
         number, key, plain = header["best"]
-        return cls(step, runs, (number, key, _read_result(plain, arrays, done[number], keys[key])))
+        return cls(step, runs, (number, key, _read_result(plain, arrays, done[number], keys[key])), seconds)
 
 
 def _read_result(

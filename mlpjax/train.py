@@ -32,7 +32,7 @@ from mlpjax.memory import check_memory
 from mlpjax.mlp import backward
 from mlpjax.parameters import Batch, Params, State, init
 from mlpjax.run_identity import identity
-from mlpjax.snapshots import Snapshot
+from mlpjax.snapshots import Snapshot, digest
 from mlpjax.step import GradFn, TrainState, start_program
 
 if TYPE_CHECKING:
@@ -186,7 +186,10 @@ def fit(
         loop = Loop(run, first, valid_data, patience, monitor, callback)
         resumed_at = None
         if checkpoint is not None:
-            what = identity(run, train_data, valid_data, patience, monitor, checkpoint.info)
+            what = identity(run, valid_data, patience, monitor, checkpoint.info)
+            # only what was given: that of another version may differ in a last bit
+            given = any(value is not None for value in (params, state, opt_state))
+            what["start"] = digest(jax.tree.leaves(first)) if given else None
             read = functools.partial(Snapshot.from_file, like=first, run=run)
             folder = stack.enter_context(open_folder(checkpoint, what, epochs, first, read))
             loop.keep = folder.after_chunk

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,8 @@ import pytest
 from command_line import runner
 
 import mlpjax
-from mlpjax import Batch, CheckpointError, Checkpoints, CheckpointWarning, Config, DiskData, fit
-from mlpjax.checkpoint import CHECKPOINT, read_checkpoint
+from mlpjax import Batch, CheckpointError, Checkpoints, CheckpointWarning, Config, DiskData, VectorAugment, fit
+from mlpjax.checkpoint import CHECKPOINT, CheckpointFolder, read_checkpoint
 from mlpjax.sealed import seal
 from mlpjax.snapshots import digest
 
@@ -95,17 +94,75 @@ def test_a_finished_run_is_returned_and_may_be_made_longer(tmp_path):
         train(Checkpoints(tmp_path, resume=True), epochs=3, **steady)
 
 
-def test_divergence_goes_back_to_the_same_place(tmp_path):
-    # a gradient step that doubles a weight until it overflows, across chunks
-    explosive = {
-        "config": Config(sizes=(1, 1), head="regression", bias=False), "opt": optax.sgd(1e3), "patience": None,
-        "data": Batch(np.ones((8, 1)), np.zeros(8)), "valid_data": None, "epochs": 40,
-    }  # fmt: skip
-    whole = train(**explosive)
+def crash_after_write(folder, monkeypatch, step, **given):
+    """Die when the checkpoint of a step is written."""
+    write = CheckpointFolder.write
+
+    def dies(self, snapshot):
+        write(self, snapshot)
+        if snapshot.step == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointFolder, "write", dies)
+        with pytest.raises(Killed):
+            train(Checkpoints(folder, seconds=0), **given)
+
+
+# a gradient step that multiplies a weight until it overflows; the step before is in the chunk before
+EXPLOSIVE = {
+    "config": Config(sizes=(1, 1), head="regression", bias=False), "opt": optax.sgd(1e3), "patience": None,
+    "data": Batch(np.ones((8, 1)), np.zeros(8)), "valid_data": None, "epochs": 40,
+}  # fmt: skip
+
+
+def test_divergence_goes_back_to_the_same_place(tmp_path, monkeypatch):
+    whole = train(**EXPLOSIVE)
     assert whole.stop_reason == "diverged"
+    last = len(whole.history["epoch"])  # of one step each
+    crash_after_write(tmp_path, monkeypatch, last, **EXPLOSIVE)
+    resumed = train(Checkpoints(tmp_path, resume=True), **EXPLOSIVE)
+    assert resumed.resumed_at == last
+    assert bits(resumed) == bits(whole)
+
+
+def test_divergence_after_a_run_that_was_cut_into_other_chunks(tmp_path):
+    """All epochs are one chunk without a callback, and other epochs are another one."""
+    whole = train(**EXPLOSIVE)
     last = len(whole.history["epoch"])
-    crash(tmp_path, last, **explosive)
-    assert bits(train(Checkpoints(tmp_path, resume=True), **explosive)) == bits(whole)
+    fit(EXPLOSIVE["config"], EXPLOSIVE["opt"], EXPLOSIVE["data"], epochs=last, batch_size=8, key=jax.random.key(3),
+        checkpoint=Checkpoints(tmp_path))  # fmt: skip
+    resumed = train(Checkpoints(tmp_path, resume=True), **EXPLOSIVE)
+    assert resumed.resumed_at == last
+    assert bits(resumed) == bits(whole)
+
+
+def test_an_interrupt_at_the_end_of_patience_is_no_longer_run(tmp_path):
+    slow = {"opt": optax.sgd(1e-6), "patience": 2}
+    whole = train(**slow)
+    ended = train(Checkpoints(tmp_path), callback=lambda progress: progress.epoch == 3, **slow)
+    assert bits(ended) == bits(train(Checkpoints(tmp_path, resume=True), **slow)) == bits(whole)
+
+
+def test_augmented_class_weighted_and_from_given_parameters(tmp_path):
+    given = {
+        "augment": VectorAugment(jitter=0.1), "class_weight": [1.0, 2.0, 1.0], "order_key": jax.random.key(8),
+        "grad_fn": mlpjax.accumulate(mlpjax.backward, 2), "params": mlpjax.init(CONFIG, jax.random.key(1))[0],
+    }  # fmt: skip
+    crash(tmp_path, 3, **given)
+    for name, other in (
+        ("augment", VectorAugment(jitter=0.2)),
+        ("augment", VectorAugment(mixup=0.1)),
+        ("augment", lambda key, batch: batch),
+        ("grad_fn", mlpjax.accumulate(mlpjax.backward, 3)),
+        ("start", {"params": mlpjax.init(CONFIG, jax.random.key(2))[0]}),
+        ("train_data", {"class_weight": [2.0, 1.0, 1.0]}),
+        ("order_key", jax.random.key(9)),
+    ):
+        changed = given | (other if isinstance(other, dict) else {name: other})
+        with pytest.raises(CheckpointError, match=f"another run: {name} is"):
+            train(Checkpoints(tmp_path, resume=True), **changed)
+    assert bits(train(Checkpoints(tmp_path, resume=True), **given)) == bits(train(**given))
 
 
 def test_inside_an_epoch_and_from_disk(tmp_path, monkeypatch):
@@ -184,21 +241,25 @@ def test_of_a_damaged_newest_the_one_before_is_used(tmp_path):
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(CheckpointWarning, match=r"step-0+20.npz: damaged: .*; the checkpoint before it is used"):
+    with pytest.warns(CheckpointWarning, match=r"step-0+20.npz: damaged: .*; the checkpoint before it is wanted"):
         resumed = train(Checkpoints(tmp_path, resume=True))
     assert resumed.resumed_at == 15
     assert bits(resumed) == bits(train())
 
 
-def test_a_damaged_newest_is_not_kept_for_a_whole_one(tmp_path):
-    """Its step is later than that of the next one which is written."""
+def test_damaged_newest_ones_are_not_kept_for_whole_ones(tmp_path):
+    """Their steps are later than that of the next one which is written."""
     crash(tmp_path, 5)
-    newest = max(tmp_path.glob("step-*.npz"))
+    before, newest = sorted(tmp_path.glob("step-*.npz"))[-2:]
+    before.write_bytes(b"")
     newest.write_bytes(b"")
     with pytest.warns(CheckpointWarning), pytest.raises(Killed):
         train(Checkpoints(tmp_path, resume=True, chunks=1, keep=1), stop_after=2)
-    assert [path.name for path in tmp_path.glob("step-*.npz")] == ["step-000000000020.npz"]
-    assert bits(train(Checkpoints(tmp_path, resume=True))) == bits(train())
+    assert sorted(path.name for path in tmp_path.glob("step-*.npz")) == [before.name, newest.name]
+    with pytest.warns(CheckpointWarning, match=newest.name):
+        resumed = train(Checkpoints(tmp_path, resume=True))
+    assert resumed.resumed_at == 15
+    assert bits(resumed) == bits(train())
 
 
 def test_info_that_is_no_json_is_refused_and_tuples_are_lists(tmp_path):
@@ -298,6 +359,7 @@ def test_the_command_resumes(tmp_path, capsys):
         ("info['lr'] is 0.001 in it, 0.002", ("--checkpoint", folder, "--resume", "--lr", 0.002)),
         ("info['epochs'] is 6 in it, 7 in", ("--checkpoint", folder, "--resume", "--epochs", 7)),
         ("give the folder too", ("--resume",)),
+        ("--certificate is of a whole run", ("--checkpoint", folder, "--resume", "--certificate", tmp_path / "c.json")),
         ("is not a folder", ("--checkpoint", tmp_path / "whole.json")),
         ("--checkpoint-seconds is -1.0", ("--checkpoint", folder, "--checkpoint-seconds", -1)),
         ("--checkpoint-chunks is 0", ("--checkpoint", folder, "--checkpoint-chunks", 0)),
@@ -355,8 +417,6 @@ t.train(Checkpoints(sys.argv[2], chunks=1), callback=kill)
 def test_sigkill(tmp_path):
     ended = subprocess.run([sys.executable, "-c", KILL, os.path.dirname(__file__), tmp_path], check=False)
     assert ended.returncode == -signal.SIGKILL
-    with warnings.catch_warnings():
-        # another process may name the same device differently
-        resumed = train(Checkpoints(tmp_path, resume=True))
+    resumed = train(Checkpoints(tmp_path, resume=True))
     assert resumed.resumed_at == 15
     assert bits(resumed) == bits(train())
