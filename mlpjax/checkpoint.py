@@ -64,7 +64,7 @@ class Checkpoints:
     Raises:
         ConfigError: if ``seconds`` is negative, or ``chunks`` or ``keep`` below 1.
 
-    >>> import optax, tempfile
+    >>> import jax, optax, tempfile
     >>> config, optimizer = mlpjax.Config(sizes=(1, 2), head="multiclass"), optax.adam(0.1)
     >>> data = mlpjax.Batch(np.array([[1.0], [-1.0]]), np.array([0, 1]))
     >>> with tempfile.TemporaryDirectory() as folder:

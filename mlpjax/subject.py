@@ -256,7 +256,7 @@ def _check_tree(subject: Subject, grads: Any, expected: Any) -> None:
     if same and not wrong:
         return
     what = f"has another shape at {listed(wrong, 5)}" if same else "has another tree than what it is the gradient of"
-    raise InputError(f"the gradient {what}.\n  got:      {_tree_text(grads)}\n  expected: {_tree_text(expected)}")
+    raise InputError(f"the gradient {what}: got {_tree_text(grads)}, expected {_tree_text(expected)}")
 
 
 def _tree_text(tree: Any) -> str:

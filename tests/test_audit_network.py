@@ -116,6 +116,7 @@ def test_what_is_pinned_at_the_kinks():
             assert name in PINNED or (low == pytest.approx(high, abs=1e-9) and abs(jump) < 1e-9), name
 
 
+@pytest.mark.slow
 def test_a_changed_kink_value_is_found(monkeypatch):
     monkeypatch.setitem(ACTIVATIONS, "relu", Activation(ACTIVATIONS["relu"].f, lambda z: jnp.where(z < 0, 0.0, 1.0)))
     assert [kink.name for kink in audit_kinks() if not kink.ok] == ["relu′(0)"]

@@ -266,6 +266,7 @@ def test_runs_that_stop_early_or_diverge(run):
     assert result["last_epoch"] == report("c.json")["epochs"][-1]["epoch"] > 1
 
 
+@pytest.mark.slow
 def test_ctrl_c(run, certified, monkeypatch):
     """Of a run that is certified, and of one that verifies; then the first goes on from its checkpoint."""
 

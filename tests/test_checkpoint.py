@@ -340,6 +340,7 @@ def test_what_is_given_is_checked():
 SMALL = ("train", "--hidden", 8, "--epochs", 6, "--batch-size", 256, "--valid-fraction", 0.2)
 
 
+@pytest.mark.slow
 def test_the_command_resumes(tmp_path, capsys):
     run = runner(capsys)
     folder = tmp_path / "run"

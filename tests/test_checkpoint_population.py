@@ -199,6 +199,7 @@ def test_a_search_goes_on(tmp_path):
             look(Checkpoints(tmp_path, resume=True), **given)
 
 
+@pytest.mark.slow
 def test_the_command_resumes(tmp_path, capsys):
     run = runner(capsys)
     options = ("sweep", "--hidden", 8, "--dropout", 0, "--lr", 0.01, "--epochs", 2, "--batch-size", 64, 128)

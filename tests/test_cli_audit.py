@@ -42,6 +42,7 @@ def few(monkeypatch):
     return some
 
 
+@pytest.mark.slow
 def test_this_package(run, few):
     code, out, err = run("--json", "r.json")
     assert (code, err) == (0, "2 networks, float64: hand-derived gradients against every oracle\n")

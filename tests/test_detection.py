@@ -10,6 +10,7 @@ from mlpjax import Config
 from mlpjax.cases import make_case
 from mlpjax.faults import FAULTS, PEERS_13, applies, faulty
 
+pytestmark = pytest.mark.slow
 PRECISIONS = ("float64", "float32")
 SIZES, EXAMPLES = (20, 16, 5), 32
 PEERS = Config(sizes=SIZES, activation="tanh")

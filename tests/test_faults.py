@@ -126,6 +126,7 @@ def test_only_the_gradient_is_wrong(x64, fault):
     assert np.abs(flat(wrong) - flat(right)).max() > 1e-6 * np.abs(flat(right)).max()
 
 
+@pytest.mark.slow
 def test_the_dtype_is_that_of_the_parameters(x64):
     """Where a number that promotes would make float64 of float32."""
     case_of = functools.cache(lambda index: float32_case(EXERCISES[index]))

@@ -11,6 +11,7 @@ from mlpjax import ACTIVATIONS, HEADS, Config
 from mlpjax.cases import on_kink
 from mlpjax.graph_trace import graph_gradient
 
+pytestmark = pytest.mark.slow
 OUTPUTS = {"binary": 1, "multilabel": 3, "multiclass": 3, "regression": 3, "regression_relu": 3}
 FACTORS = {
     "activation": tuple(ACTIVATIONS),

@@ -72,6 +72,7 @@ def test_members_are_those_trained_alone(x64, configs, order_key):
         same(results[i], alone(configs, i, 3, order_key), 1e-12)
 
 
+@pytest.mark.slow
 def test_in_float32_to_rounding():
     """After a step, 4 units in the last place of the largest number of each array; later as far as rounding grows."""
     for epochs, batch_size, ulps in ((1, 13, 4), (3, 4, 1e5)):
