@@ -85,7 +85,9 @@ def train(options: TrainOptions, started: float) -> int:
             if options.save is not None:
                 save_model(options.save, options, data, config, result)
                 rows["saved"] = str(options.save)
-            if certificate is not None:
+            if certificate is not None and len(certificate.epochs) == 1:
+                say("--certificate: no epoch has ended, so that there is nothing to certify")
+            elif certificate is not None:
                 whole = certificate_report(options, data, config, certificate, result, scores)
                 write_json(options.certificate, whole)
                 rows["certificate"] = str(options.certificate)

@@ -181,8 +181,6 @@ class TrainOptions(DataOptions):
         check_writable("--json", self.json, {"--data": self.data, "--save": self.save})
         others = {"--data": self.data, "--save": self.save, "--json": self.json}
         check_writable("--certificate", self.certificate, others)
-        if self.certificate is not None and self.resume:
-            raise ConfigError("--certificate is of a whole run: leave out --resume")
         if self.certificate is not None and self.epochs > MOST_CERTIFIED:
             raise ConfigError(f"--certificate holds {MOST_CERTIFIED:,} epochs: --epochs is {self.epochs:,}")
         others["--certificate"] = self.certificate
