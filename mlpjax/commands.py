@@ -91,16 +91,24 @@ def train(options: TrainOptions, started: float) -> int:
                 whole = certificate_report(options, data, config, certificate, result, scores)
                 write_json(options.certificate, whole)
                 rows["certificate"] = str(options.certificate)
-            if options.debug_nans is not None and result.faulty_step is not None:
-                from mlpjax.provenance_replay import write_replay
-
-                rule = optimizer_arguments(options, data)
-                parts, faulty = options.accumulate, result.faulty_step
-                write_replay(options.debug_nans, faulty, optimizer=rule, grad=options.grad, accumulate=parts)
+            _write_replay(options, data, result)
             write_json(options.json, report)
         finally:  # a full disk does not cost the result
             show(f"{dataset.name}, seed {options.seed}", rows)
         return _end(options, result)
+
+
+def _write_replay(options: TrainOptions, data: Prepared, result: FitResult) -> None:
+    """Write the step of the first number that is not finite, if there is one and it was looked for."""
+    if options.debug_nans is None or result.faulty_step is None:
+        return
+    # most runs do without
+    from mlpjax.provenance_replay import write_replay
+
+    rule = optimizer_arguments(options, data)
+    write_replay(
+        options.debug_nans, result.faulty_step, optimizer=rule, grad=options.grad, accumulate=options.accumulate
+    )
 
 
 def _end(options: TrainOptions, result: FitResult) -> int:

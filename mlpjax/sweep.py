@@ -125,11 +125,11 @@ def search(
     best = _Best(monitor)
     trials: list[Trial] = []
     with deferred_interrupt(terminate=checkpoint is not None) as interrupted, contextlib.ExitStack() as stack:
-        folder, done, what = None, 0, {}
+        folder, done, own = None, 0, {}
         if checkpoint is not None:
-            what = {f"info[{name!r}]": value for name, value in checkpoint.info.items()}
-            what |= {"epochs": epochs, "class_weight": str(class_weight), "patience": patience, "monitor": monitor}
-            what |= _identity(points, keys, order_key, grad_fn, train_data, valid_data)
+            own = {"epochs": epochs, "class_weight": str(class_weight), "patience": patience, "monitor": monitor}
+            own |= _identity(points, keys, order_key, grad_fn, train_data, valid_data)
+            what = {f"info[{name!r}]": value for name, value in checkpoint.info.items()} | own
             read = functools.partial(SearchSnapshot.from_file, groups=groups, keys=keys)
             folder = stack.enter_context(open_folder(checkpoint, what, epochs, {}, read))
             if (found := folder.newest()) is not None:
@@ -146,7 +146,7 @@ def search(
             inside = None
             if checkpoint is not None:
                 # before the first group ends there is no file of the search to compare with
-                info = {**checkpoint.info, "search": what}
+                info = {**checkpoint.info, **{f"search: {name}": value for name, value in own.items()}}
                 inside = dataclasses.replace(
                     checkpoint, folder=Path(checkpoint.folder, f"group-{number:03d}"), info=info
                 )

@@ -15,49 +15,27 @@ import numpy as np
 import optax
 import pytest
 from command_line import runner
+from crashing import TRAIN, VALID, Killed, bits, crasher
 
 import mlpjax
 from mlpjax import Batch, CheckpointError, Checkpoints, CheckpointWarning, Config, DiskData, VectorAugment, fit
 from mlpjax.checkpoint import CHECKPOINT, CheckpointFolder, read_checkpoint
 from mlpjax.sealed import seal
-from mlpjax.snapshots import digest
 
-RNG = np.random.default_rng(0)
-TRAIN = Batch(RNG.normal(size=(40, 4)).astype(np.float32), RNG.integers(0, 3, 40))
-VALID = Batch(RNG.normal(size=(12, 4)).astype(np.float32), RNG.integers(0, 3, 12))
 CONFIG = Config(sizes=(4, 6, 3), batch_norm=True, dropout=0.2)
 # made once, so that every test finds the compiled program
 OPTIMIZER = optax.adam(optax.cosine_decay_schedule(0.05, 40))
 EPOCHS = 8
 
 
-class Killed(Exception):
-    """What a test raises in the place of a crash."""
-
-
 def train(checkpoint=None, *, stop_after=None, **given):
     """The run that all tests interrupt; ``stop_after``: the chunk after which it crashes."""
-    chunks = 0
-
-    def crash(_):
-        nonlocal chunks
-        chunks += 1
-        if chunks == stop_after:
-            raise Killed
-
     settings = {
         "epochs": EPOCHS, "batch_size": 8, "key": jax.random.key(3), "valid_data": VALID, "patience": 4,
-        "callback": crash,
+        "callback": crasher(stop_after),
     }  # fmt: skip
     config, optimizer, data = (given.pop(n, d) for n, d in (("config", CONFIG), ("opt", OPTIMIZER), ("data", TRAIN)))
     return fit(config, optimizer, data, checkpoint=checkpoint, **settings | given)
-
-
-def bits(result):
-    """All of a result but its times."""
-    history = {name: column for name, column in result.history.items() if name != "seconds"}
-    leaves = jax.tree.leaves((result.params, result.state, result.opt_state))
-    return digest(leaves), history, result.epoch, result.stop_reason, result.message, result.diverged_at
 
 
 def crash(folder, after, **given):

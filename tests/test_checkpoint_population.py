@@ -10,46 +10,29 @@ import numpy as np
 import optax
 import pytest
 from command_line import runner
+from crashing import TRAIN, VALID, Killed, bits, crasher
 
 from mlpjax import Batch, CheckpointError, Checkpoints, CheckpointWarning, Config, fit_many, population_loop, search
-from mlpjax.snapshots import digest
 from mlpjax.sweep_points import grid
 
-RNG = np.random.default_rng(0)
-TRAIN = Batch(RNG.normal(size=(40, 4)).astype(np.float32), RNG.integers(0, 3, 40))
-VALID = Batch(RNG.normal(size=(12, 4)).astype(np.float32), RNG.integers(0, 3, 12))
 CONFIG = Config(sizes=(4, 6, 3), dropout=0.2)
 N = 6
 # the last diverges; a member of hardly any rate stops early
 ALPHAS = [0.01, 0.03, 1e-8, 0.1, 1e-8, 1e30]
 
 
-class Killed(Exception):
-    """What a test raises in the place of a crash."""
-
-
 def train(checkpoint=None, *, stop_after=None, **given):
     """The population that all tests interrupt."""
-    calls = 0
-
-    def crash(_):
-        nonlocal calls
-        calls += 1
-        if calls == stop_after:
-            raise Killed
-
     settings = {
         "alphas": ALPHAS, "epochs": [8, 8, 8, 5, 8, 8], "batch_size": 8, "keys": jax.random.split(jax.random.key(1), N),
-        "valid_data": VALID, "patience": 2, "callback": crash,
+        "valid_data": VALID, "patience": 2, "callback": crasher(stop_after),
     }  # fmt: skip
     return fit_many(CONFIG, optax.adam, TRAIN, checkpoint=checkpoint, **settings | given)
 
 
-def bits(results):
+def all_bits(results):
     """All of the results but their times."""
-    ends = [(r.epoch, r.stop_reason, r.message, r.diverged_at) for r in results]
-    histories = [{name: column for name, column in r.history.items() if name != "seconds"} for r in results]
-    return ends, histories, [digest(jax.tree.leaves((r.params, r.state, r.opt_state))) for r in results]
+    return [bits(result) for result in results]
 
 
 def crash(folder, after, **given):
@@ -69,10 +52,10 @@ def test_what_crashed_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, 
         crash(folder, after, **given)
         resumed = train(Checkpoints(folder, resume=True), **given)
         assert resumed[0].resumed_at == 5 * (after - 1)
-        assert bits(resumed) == bits(whole)
+        assert all_bits(resumed) == all_bits(whole)
     # of one that ended nothing is trained again
     again = train(Checkpoints(folder, resume=True), stop_after=1, **given)
-    assert bits(again) == bits(whole)
+    assert all_bits(again) == all_bits(whole)
 
 
 def test_in_parts(tmp_path):
@@ -82,7 +65,7 @@ def test_in_parts(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["part-001", "part-002"]
     resumed = train(Checkpoints(tmp_path, resume=True), **given)
     assert [result.resumed_at for result in resumed] == [15, 5]
-    assert bits(resumed) == bits(train(**given))
+    assert all_bits(resumed) == all_bits(train(**given))
 
 
 def noisy(alpha):
@@ -113,7 +96,7 @@ def test_of_other_chunks_with_keys_and_a_member_that_diverges(tmp_path, monkeypa
     for callback in (None, lambda _: None):
         resumed = run(30, Checkpoints(tmp_path, resume=True), callback)
         assert resumed[0].resumed_at == last
-        assert bits(resumed) == bits(whole)
+        assert all_bits(resumed) == all_bits(whole)
         (tmp_path / "part-001" / "step-000000000030.npz").unlink()
 
 
@@ -122,15 +105,15 @@ def test_a_member_that_breaks_in_the_last_update(tmp_path):
     data = TRAIN._replace(x=50 * TRAIN.x)
     results = fit_many(CONFIG, optax.sgd, data, checkpoint=Checkpoints(tmp_path), **given)
     assert results[1].stop_reason == "diverged"
-    assert bits(fit_many(CONFIG, optax.sgd, data, checkpoint=Checkpoints(tmp_path, resume=True), **given)) == bits(
-        results
-    )
+    assert all_bits(
+        fit_many(CONFIG, optax.sgd, data, checkpoint=Checkpoints(tmp_path, resume=True), **given)
+    ) == all_bits(results)
 
 
 def test_a_search_killed_in_its_first_group_is_compared_too(tmp_path):
     with pytest.raises(Killed):
         look(Checkpoints(tmp_path, seconds=0), stop_after=3)
-    with pytest.raises(CheckpointError, match=r"info\['search'\] is"):
+    with pytest.raises(CheckpointError, match=r"info\['search: monitor'\] is loss in it, metric in this run"):
         look(Checkpoints(tmp_path, resume=True), monitor="metric")
 
 
@@ -153,15 +136,7 @@ POINTS = grid({"sizes": [(4, 6, 3), (4, 5, 3)], "optimizer": ["adam", "sgd"], "l
 
 def look(checkpoint=None, *, stop_after=None, **given):
     """The search that tests interrupt: four groups of two points."""
-    calls = 0
-
-    def crash(_):
-        nonlocal calls
-        calls += 1
-        if calls == stop_after:
-            raise Killed
-
-    settings = {"epochs": 3, "keys": jax.random.split(jax.random.key(2), 2), "callback": crash}
+    settings = {"epochs": 3, "keys": jax.random.split(jax.random.key(2), 2), "callback": crasher(stop_after)}
     return search(POINTS, TRAIN, VALID, checkpoint=checkpoint, **settings | given)
 
 
@@ -171,7 +146,7 @@ def found(search):
     return (
         [(trial.number, trial.runs) for trial in search.trials],
         search.best_key,
-        bits([result]),
+        bits(result),
         result.history["epoch"],
     )
 
