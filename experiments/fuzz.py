@@ -1,11 +1,11 @@
 """Every reader of files against changed files: nothing may crash, hang, take memory, or do anything but read.
 
-Formats: idx (plain and gzip), CSV, the user's NPZ, gradient files, model files and checkpoints (sealed by a SHA-256,
-which is made right again after most changes, so that what is behind it is reached), configs as JSON, the ``.npy`` of
-`mlpjax.DiskData`, and the words of the command line. Each format has a process of its own, in which an input is written
-to a file and read. Good files are changed with their structure in mind (`fuzz_inputs`, `fuzz_archives`); atheris, where
-it is installed, keeps what reaches new lines of mlpjax, and changes that further. Seeds are fixed, so that a run
-differs from another one by its time only.
+Formats: idx (plain and gzip), CSV, the user's NPZ, gradient files, model files, checkpoints and replay files (sealed by
+a SHA-256, which is made right again after most changes, so that what is behind it is reached), certificates and configs
+as JSON, the ``.npy`` of `mlpjax.DiskData`, and the words of the command line. Each format has a process of its own, in
+which an input is written to a file and read. Good files are changed with their structure in mind (`fuzz_inputs`,
+`fuzz_archives`); atheris, where it is installed, keeps what reaches new lines of mlpjax, and changes that further.
+Seeds are fixed, so that a run differs from another one by its time only.
 
 Claims, for every input: it is read, or refused by an error of `mlpjax.errors` or an `OSError`, whose message is one
 printable line that names the file; within 10 s of CPU; memory never grows by 1 GB, nor is so much asked for; nothing is
@@ -30,7 +30,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
 
@@ -39,8 +39,10 @@ MINUTES, REHEARSAL = 10.0, 1.0
 SILENT = 120.0
 """A process that says nothing for so many seconds hangs."""
 
-Name = Literal["idx", "csv", "npz", "gradient", "model", "checkpoint", "config", "npy", "command"]
-NAMES: tuple[Name, ...] = ("idx", "csv", "npz", "gradient", "model", "checkpoint", "config", "npy", "command")
+Name = Literal[
+    "idx", "csv", "npz", "gradient", "model", "checkpoint", "replay", "certificate", "config", "npy", "command"
+]
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

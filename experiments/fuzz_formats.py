@@ -28,6 +28,7 @@ from mlpjax import cli
 from mlpjax.audit_command import _read_config
 from mlpjax.augment_words import augmentation
 from mlpjax.cases import make_case
+from mlpjax.certificate_file import read_certificate
 from mlpjax.checkpoint import CheckpointFolder, open_folder, read_checkpoint
 from mlpjax.data import load_dataset, load_for_model
 from mlpjax.gradient_files import read_gradient, write_gradient
@@ -36,6 +37,7 @@ from mlpjax.optim import adam
 from mlpjax.options import AuditOptions, EvaluateOptions, TrainOptions
 from mlpjax.preparing import count_steps, network_config, prepare
 from mlpjax.preprocess import SCALERS
+from mlpjax.provenance_replay import replay
 from mlpjax.sweep_options import SweepOptions
 
 X, Y = np.arange(12.0).reshape(4, 3), np.array([0, 1, 1, 0])
@@ -151,6 +153,29 @@ def _read_checkpoint(path: Path) -> None:
     _folders[0].of_this_run(path, header, arrays)
 
 
+def _replay_seeds(folder: Path) -> list[bytes]:
+    """Steps of two runs, one of whose weights overflow."""
+    written = []
+    for config, grad in ((CONFIG, "hand"), (mlpjax.Config(sizes=(3, 2), dropout=0.1), "autodiff")):
+        params, state = mlpjax.init(config, jax.random.key(0))
+        params = (params[0]._replace(W=params[0].W.at[0, 0].set(3e38)), *params[1:])
+        optimizer, batch = adam(0.1), mlpjax.Batch(10 * X.astype(np.float32), Y)
+        before = mlpjax.TrainState(params, state, optimizer.init(params))
+        fault = mlpjax.find_fault(config, optimizer, mlpjax.backward, before, batch, jax.random.key(0))
+        step = mlpjax.FaultyStep(fault, config, before, batch, jax.random.key(0), np.arange(len(Y)))
+        mlpjax.write_replay(folder / "r.npz", step, optimizer={"name": "adam", "lr": 0.1}, grad=grad)
+        written.append((folder / "r.npz").read_bytes())
+    return written
+
+
+def _certificate_seeds(folder: Path) -> list[bytes]:
+    path, out = folder / "c.json", io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    words = ["train", "--data", "circle", "--hidden", "2", "--epochs", "2", "--certificate", str(path)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        assert cli.main(words) == 0
+    return [path.read_bytes()]
+
+
 def _config_seeds(folder: Path) -> list[bytes]:
     configs = (CONFIG, mlpjax.Config(dropout=0.2, l2=1e-3), mlpjax.Config(sizes=(2, 3, 3), activation=("tanh",)))
     return [json.dumps(config.to_dict()).encode() for config in configs]
@@ -246,6 +271,8 @@ FORMATS = {
     "gradient": Format(_gradient_seeds, change_archive, ".npz", read_gradient),
     "model": Format(_model_seeds, change_sealed, ".npz", mlpjax.load),
     "checkpoint": Format(_checkpoint_seeds, change_sealed, ".npz", _read_checkpoint),
+    "replay": Format(_replay_seeds, change_sealed, ".npz", replay),
+    "certificate": Format(_certificate_seeds, change_json, ".json", read_certificate),
     "config": Format(_config_seeds, change_json, ".json", _read_config_text),
     "npy": Format(_npy_seeds, change_npy, ".npy", _read_npy),
     "command": Format(_command_seeds, change_command, ".txt", _read_command),

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from mlpjax.errors import DataError, listed
+from mlpjax.files import open_file
 from mlpjax.finite import check_finite
 from mlpjax.tables import Table
 
@@ -69,7 +70,7 @@ def open_npz(path: str | os.PathLike[str]) -> Iterator[NpzFile]:
     path = os.fspath(path)
     no_npz = DataError(f"{path}: is no .npz file, or a damaged one: write it with numpy.savez")
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             try:
                 # what begins as another format and ends as a zip is no NpzFile to numpy
                 if file.read(2) != b"PK" or not zipfile.is_zipfile(file):

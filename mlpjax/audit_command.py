@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from mlpjax.cases import Case, make_case
@@ -12,12 +11,16 @@ from mlpjax.cli import OK, WRONG
 from mlpjax.config import Config
 from mlpjax.display import counting_bar, say, show_columns, write_json
 from mlpjax.errors import ConfigError
+from mlpjax.files import open_file
 from mlpjax.gradient_files import read_gradient
 from mlpjax.interrupt import deferred_interrupt
 from mlpjax.networks import Kink, Network, audit_given, audit_kinks, audit_network, default_networks
 from mlpjax.options import AuditOptions
 from mlpjax.reports import GradientReport
 from mlpjax.versions import versions
+
+MOST_CONFIG_BYTES = 2**20
+"""A longer config is none."""
 
 
 def audit(options: AuditOptions, started: float) -> int:
@@ -98,9 +101,13 @@ def _read_config(text: str) -> Config:
     if not text.lstrip().startswith("{"):
         source = text
         try:
-            text = Path(text).read_text(encoding="utf-8")
+            with open_file(text) as file:
+                content = file.read(MOST_CONFIG_BYTES + 1)
+            text = content.decode()
         except UnicodeDecodeError:
             raise ConfigError(f"{source}: is not a text file: expected a config as JSON") from None
+        if len(content) > MOST_CONFIG_BYTES:
+            raise ConfigError(f"{source}: has more than {MOST_CONFIG_BYTES:,} bytes: expected a config as JSON")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:  # a long number, deep nesting

@@ -20,7 +20,7 @@ from mlpjax.certificate_values import FileError, fields, integer, option_value, 
 from mlpjax.config import Config
 from mlpjax.environment import Environment
 from mlpjax.errors import InputError, unknown_name
-from mlpjax.files import json_text
+from mlpjax.files import json_text, open_file
 from mlpjax.loop import StopReason
 from mlpjax.options import TrainOptions
 from mlpjax.preparing import Prepared, data_fingerprint, fingerprint
@@ -108,7 +108,7 @@ def read_certificate(path: str | os.PathLike[str]) -> CertificateFile:
         ...
     mlpjax.errors.InputError: README.md: no certificate that mlpjax can use: it is not JSON ...
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         content = file.read(MOST_BYTES + 1)
     try:
         return _certificate(_parse(content))

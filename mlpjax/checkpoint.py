@@ -24,7 +24,7 @@ from mlpjax.environment import differences, environment
 from mlpjax.errors import CheckpointError, CheckpointWarning, ConfigError
 from mlpjax.files import TEMPORARY, atomic_write
 from mlpjax.run_identity import first_difference
-from mlpjax.sealed import Kind, seal, unseal, usable
+from mlpjax.sealed import Kind, read_sealed, seal, usable
 from mlpjax.snapshots import Content, described
 
 CHECKPOINT = Kind(
@@ -227,8 +227,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
         ...
     mlpjax.errors.CheckpointError: README.md: not a checkpoint, or one that was cut short: it does not end ...
     """
-    with open(path, "rb") as file:
-        return unseal(CHECKPOINT, file.read(), os.fspath(path))
+    return read_sealed(CHECKPOINT, path)
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from mlpjax.checks import check_batch, check_count, check_rows, check_values
 from mlpjax.chunks import Chunk, Run, evenly, key_words
 from mlpjax.config import Config
 from mlpjax.errors import DataError
+from mlpjax.files import open_file
 from mlpjax.parameters import Batch
 from mlpjax.step import batch_rows
 
@@ -207,7 +208,7 @@ def _open(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             # a header as Python 2 wrote it, or a shape beyond 64 bits, which is an error too
             warnings.simplefilter("ignore")
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 # NumPy would take what memory a header asks for, and crash at a negative number of nothing
                 npy_bytes(io.BytesIO(file.read(HEADER_BYTES)))
             array = np.lib.format.open_memmap(path, mode="r")

@@ -1,13 +1,15 @@
-"""Writing a file so that it is there whole or not at all, and JSON that any reader takes."""
+"""Opening files that end, writing a file so that it is there whole or not at all, and JSON that any reader takes."""
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,32 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open a regular file to read its bytes.
+
+    A pipe could let the reader wait for ever, and a device need not end: both are refused by an `OSError`, as is what
+    cannot be read.
+
+    >>> open_file("/dev/null")
+    Traceback (most recent call last):
+        ...
+    OSError: [Errno 22] is not a regular file: '/dev/null'
+    """
+    path = os.fspath(path)
+    # else opening a pipe waits for its writer; Windows has no such flag, and needs the other one
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "is not a regular file", path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return open(descriptor, "rb")
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes) -> None:

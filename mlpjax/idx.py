@@ -16,6 +16,7 @@ import numpy as np
 
 from mlpjax.archives import MAX_RATIO, MAX_UNPACKED
 from mlpjax.errors import DataError, listed
+from mlpjax.files import open_file
 
 MAX_BYTES = 2**30
 """No idx file may hold more."""
@@ -140,7 +141,7 @@ def _verified(path: Path, name: str) -> np.ndarray:
 def _content(path: str | os.PathLike[str]) -> bytearray:
     """Read header and values, decompressed, and check that the file holds what its header says."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             # by content: browsers decompress a download and keep its name
             compressed = file.peek(2)[:2] == b"\x1f\x8b"
             if not compressed:

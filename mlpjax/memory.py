@@ -25,6 +25,15 @@ def device_bytes() -> int | None:
     statistics = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"]
+    return machine_bytes()
+
+
+def machine_bytes() -> int | None:
+    """The memory of the machine in bytes; None where nobody says.
+
+    >>> machine_bytes() is None or machine_bytes() > 2**20
+    True
+    """
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not a POSIX system

@@ -20,7 +20,7 @@ from mlpjax.files import atomic_write
 from mlpjax.layers import BatchNormState
 from mlpjax.parameters import Layer, Params, State, init
 from mlpjax.preprocess import Scaler
-from mlpjax.sealed import Kind, seal, unseal, usable
+from mlpjax.sealed import Kind, read_sealed, seal, usable
 from mlpjax.versions import versions
 
 MODEL = Kind(
@@ -110,11 +110,8 @@ def load(path: str | os.PathLike[str]) -> Model:
         ...
     mlpjax.errors.ModelFileError: README.md: not a model file, or one that was cut short: it does not end ...
     """
-    with open(path, "rb") as file:
-        content = file.read()
-    name = os.fspath(path)
-    header, arrays = unseal(MODEL, content, name)
-    with usable(MODEL, name):
+    header, arrays = read_sealed(MODEL, path)
+    with usable(MODEL, os.fspath(path)):
         return _model(header, arrays)
 
 

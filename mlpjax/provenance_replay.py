@@ -23,7 +23,7 @@ from mlpjax.mlp import autodiff, backward
 from mlpjax.optim import make_optimizer
 from mlpjax.parameters import Batch, Params, State, init
 from mlpjax.provenance import FaultyStep, find_fault
-from mlpjax.sealed import Kind, seal, unseal, usable
+from mlpjax.sealed import Kind, read_sealed, seal, usable
 from mlpjax.snapshots import described, leaves, read_tree, tree_arrays
 from mlpjax.step import GradFn, TrainState, accumulate
 from mlpjax.versions import versions
@@ -116,8 +116,7 @@ def replay(
     mlpjax.errors.DataError: README.md: not a replay file, or one that was cut short: it does not end with a digest; ...
     """
     name = os.fspath(path)
-    with open(path, "rb") as file:
-        header, arrays = unseal(REPLAY, file.read(), name)
+    header, arrays = read_sealed(REPLAY, path)
     for what, given in (("optimizer", optimizer), ("grad", grad_fn)):
         if given is None and header.get(what) is None:
             argument = "optimizer" if what == "optimizer" else "grad_fn"

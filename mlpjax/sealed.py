@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -19,9 +20,12 @@ import numpy as np
 
 from mlpjax.archives import npy_bytes
 from mlpjax.errors import InputError
+from mlpjax.files import open_file
+from mlpjax.memory import machine_bytes
 
 _DIGEST_TAG = b"mlpjax-sha256:"
 _DIGEST_LENGTH = 64
+_TAIL = len(_DIGEST_TAG) + _DIGEST_LENGTH
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The earliest date a zip knows: the same content gives the same bytes at any time."""
 
@@ -56,12 +60,41 @@ def seal(kind: Kind, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     return pack({"header": np.frombuffer(text.encode(), np.uint8), **arrays})
 
 
+def read_sealed(kind: Kind, path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read a file as `unseal` does, but not one that is none by its last bytes, or that memory could not hold twice.
+
+    Raises:
+        InputError: ``kind.error`` for anything but a whole file of this kind.
+        OSError: if the file cannot be read.
+
+    >>> kind = Kind("note", "mlpjax note", 1, "this example", "write it again", InputError)
+    >>> read_sealed(kind, "README.md")
+    Traceback (most recent call last):
+        ...
+    mlpjax.errors.InputError: README.md: not a note, or one that was cut short: it does not end with a digest; ...
+    """
+    name = os.fspath(path)
+    with open_file(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(-min(size, _TAIL), os.SEEK_END)
+        _check_tag(kind, file.read(_TAIL), name)
+        if 2 * size > (memory := machine_bytes() or 2 * size):
+            raise kind.error(
+                f"{name}: has {size / 1e9:,.0f} GB, of which two copies are needed: this machine has "
+                f"{memory / 1e9:,.0f} GB; read it on one with more memory"
+            )
+        file.seek(0)
+        return unseal(kind, file.read(), name)
+
+
 def unseal(kind: Kind, content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the header and the arrays of a sealed file, after checking every byte of it against its digest.
 
     ``name`` is the file's, for messages. Raises ``kind.error`` for any other content.
     """
-    _check_digest(kind, content, name)
+    _check_tag(kind, content[-_TAIL:], name)
+    if hashlib.sha256(memoryview(content)[:-_DIGEST_LENGTH]).hexdigest().encode() != content[-_DIGEST_LENGTH:]:
+        raise kind.error(f"{name}: damaged: its bytes do not match its SHA-256; {kind.remedy}")
     with usable(kind, name):
         arrays = _unpack(kind, content)
         header = json.loads(arrays.pop("header").tobytes())
@@ -104,15 +137,12 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _check_digest(kind: Kind, content: bytes, name: str) -> None:
-    tail = content[-_DIGEST_LENGTH - len(_DIGEST_TAG) :]
+def _check_tag(kind: Kind, tail: bytes, name: str) -> None:
     if not tail.startswith(_DIGEST_TAG):
         raise kind.error(
             f"{name}: not a {kind.name}, or one that was cut short: it does not end with a digest; "
             f"expected a file that {kind.writer} wrote"
         )
-    if hashlib.sha256(memoryview(content)[:-_DIGEST_LENGTH]).hexdigest().encode() != tail[len(_DIGEST_TAG) :]:
-        raise kind.error(f"{name}: damaged: its bytes do not match its SHA-256; {kind.remedy}")
 
 
 def _unpack(kind: Kind, content: bytes) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from mlpjax.errors import CheckpointError, InputError
-from mlpjax.files import atomic_write
+from mlpjax.files import atomic_write, open_file
 from mlpjax.run_identity import first_difference
 from mlpjax.snapshots import described
 
@@ -119,7 +119,8 @@ def _files(path: Path) -> dict[str, list[Any]]:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        content = (path / MANIFEST).read_bytes()
+        with open_file(path / MANIFEST) as file:
+            content = file.read()
     except OSError:
         raise CheckpointError(f"{path} has no {MANIFEST}: not a sharded checkpoint, or one not finished") from None
     text = content.partition(b"\n")[0]

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mlpjax.errors import DataError, listed
+from mlpjax.files import open_file
 from mlpjax.finite import FLOAT32_MAX
 
 MAX_ROW_BYTES = 2**22
@@ -88,7 +89,7 @@ def read_csv(
     """
     path = os.fspath(path)
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return _read_table(path, file, targets, features, text_targets)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error

@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, whatever goes wrong while it is written."""
+"""A file is there whole or not at all, whatever goes wrong while it is written; what is read is a file, and ends."""
 
 from __future__ import annotations
 
@@ -7,9 +7,33 @@ import stat
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from mlpjax.files import atomic_write
+import mlpjax
+from mlpjax import sealed
+from mlpjax.archives import open_npz
+from mlpjax.audit_command import MOST_CONFIG_BYTES, _read_config
+from mlpjax.certificate_file import read_certificate
+from mlpjax.checkpoint import read_checkpoint
+from mlpjax.data import load_dataset
+from mlpjax.disk import DiskData
+from mlpjax.errors import ConfigError, ModelFileError
+from mlpjax.files import atomic_write, open_file
+from mlpjax.idx import read_idx
+
+READERS = {
+    "csv": load_dataset,
+    "npz": load_dataset,
+    "archive": lambda path: open_npz(path).__enter__(),
+    "idx": read_idx,
+    "model": mlpjax.load,
+    "checkpoint": read_checkpoint,
+    "replay": mlpjax.replay,
+    "certificate": read_certificate,
+    "config": _read_config,
+    "disk": lambda path: DiskData(path, path),
+}
 
 
 def test_writing_and_writing_over(tmp_path):
@@ -101,3 +125,51 @@ def test_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         atomic_write(tmp_path / "no" / "file", b"")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "missing"])
+@pytest.mark.parametrize("name", READERS)
+def test_readers_refuse_what_is_no_file(tmp_path, name, kind):
+    """A pipe that nobody writes to would be waited for: none of them may open it."""
+    path = str(tmp_path / f"it.{name}")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        os.mkdir(path)
+    expected = {"pipe": "is not a regular file", "folder": "Is a directory", "missing": "No such file"}[kind]
+    with pytest.raises((OSError, mlpjax.InputError), match=expected) as refusal:
+        READERS[name](path)
+    assert path in str(refusal.value)
+
+
+def test_what_is_refused_is_closed(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OSError, match="is not a regular file"):
+            open_file(os.devnull)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_model_file_that_memory_cannot_hold(tmp_path, monkeypatch):
+    """A file with holes has any size on a small disk; one that ends as a model file does is told by its size."""
+    path = tmp_path / "huge.npz"
+    with open(path, "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ModelFileError, match=r"does not end with a digest"):
+        mlpjax.load(path)
+    with open(path, "ab") as file:
+        file.write(b"mlpjax-sha256:" + b"0" * 64)
+    with pytest.raises(ModelFileError, match=r"has 1,100 GB, of which two copies are needed: this machine has"):
+        mlpjax.load(path)
+    # where nobody knows how much memory there is, small files are read
+    monkeypatch.setattr(sealed, "machine_bytes", lambda: None)
+    config = mlpjax.Config(sizes=(1, 1), head="regression")
+    mlpjax.save(tmp_path / "m.npz", config, *mlpjax.init(config, jax.random.key(0)))
+    assert mlpjax.load(tmp_path / "m.npz").config == config
+
+
+def test_a_config_that_is_too_long(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(" " * MOST_CONFIG_BYTES + "{}")
+    with pytest.raises(ConfigError, match=r"config.json: has more than 1,048,576 bytes"):
+        _read_config(str(path))

@@ -298,8 +298,8 @@ def test_the_folder_of_a_user_who_is_not_there():
 # --- the changes of the experiment -------------------------------------------------------------------------
 
 INPUTS = {
-    "idx": 1500, "csv": 1500, "npz": 500, "gradient": 150, "model": 150, "checkpoint": 80, "config": 600, "npy": 600,
-    "command": 30,
+    "idx": 1500, "csv": 1500, "npz": 500, "gradient": 150, "model": 150, "checkpoint": 80, "replay": 25,
+    "certificate": 600, "config": 600, "npy": 600, "command": 30,
 }  # fmt: skip
 
 
