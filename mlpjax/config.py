@@ -7,7 +7,6 @@ This module imports no jax, so that the command line can parse and explain itsel
 from __future__ import annotations
 
 import dataclasses
-import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
@@ -198,7 +197,8 @@ class Config:
         for rate in rates:
             _check_range("dropout rate", rate, 0.0, 1.0, "a probability of dropping in [0, 1)")
         for name in ("l1", "l2"):
-            _check_range(name, getattr(self, name), 0.0, math.inf, "a finite number ≥ 0")
+            # float32, which the network may have, holds no more
+            _check_range(name, getattr(self, name), 0.0, 3.4e38, "a finite number ≥ 0, at most 3.4e38")
 
 
 def _sizes(sizes: Any) -> tuple[int, ...]:

@@ -32,7 +32,9 @@ def soft_threshold(u: jax.Array, tau: float | jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(u) <= tau, 0, u - tau * jnp.sign(u))
 
 
-def proximal_step(w: jax.Array, dw: jax.Array, alpha: float | jax.Array, l1: float, l2: float = 0.0) -> jax.Array:
+def proximal_step(
+    w: jax.Array, dw: jax.Array, alpha: float | jax.Array, l1: float | jax.Array, l2: float | jax.Array = 0.0
+) -> jax.Array:
     """w ← S(w − α dw, α l1)/(1 + α l2): a gradient step on the data's part, then the penalties' minimiser.
 
     ``dw`` is the gradient without penalties. A subgradient step, −α l1 sign(w), would step over 0 and not stay there.
@@ -58,13 +60,14 @@ def ista(X: jax.Array, y: jax.Array, l1: float, l2: float = 0.0, *, steps: int =
     Array([ 2.,  0., -1.,  0.], dtype=float32)
     """
     m = _check_least_squares(X, y, l1, l2)
+    c, X, l1_c, l2_c = _scaled(X, l1, l2)
     square = jnp.linalg.norm(X, 2) ** 2
     alpha = m / jnp.where(square > 0, square, 1)
 
     def step(_: int, w: jax.Array) -> jax.Array:
-        return proximal_step(w, X.T @ (X @ w - y) / m, alpha, l1, l2)
+        return proximal_step(w, X.T @ (X @ w - y) / m, alpha, l1_c, l2_c)
 
-    return jax.lax.fori_loop(0, steps, step, jnp.zeros_like(X, shape=X.shape[1]))
+    return jax.lax.fori_loop(0, steps, step, jnp.zeros_like(X, shape=X.shape[1])) / c
 
 
 def ridge(X: jax.Array, y: jax.Array, l2: float) -> jax.Array:
@@ -79,7 +82,8 @@ def ridge(X: jax.Array, y: jax.Array, l2: float) -> jax.Array:
     Array([ 1.5 ,  0.25, -1.  ,  0.05], dtype=float32)
     """
     m = _check_least_squares(X, y, 0.0, l2)
-    return jnp.linalg.solve(X.T @ X / m + l2 * jnp.eye(X.shape[1], dtype=X.dtype), X.T @ y / m)
+    c, X, _, l2_c = _scaled(X, 0.0, l2)
+    return jnp.linalg.solve(X.T @ X / m + l2_c * jnp.eye(X.shape[1], dtype=X.dtype), X.T @ y / m) / c
 
 
 def orthonormal_solution(w_ols: jax.Array, l1: float, l2: float = 0.0) -> jax.Array:
@@ -178,6 +182,12 @@ def _check_least_squares(X: jax.Array, y: jax.Array, l1: float, l2: float) -> in
     check_number("l1", l1)
     check_number("l2", l2)
     return X.shape[0]
+
+
+def _scaled(X: jax.Array, l1: float, l2: float) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """c = max(‖X‖₂, 1), and the same problem in c w, in which no square of a large X overflows."""
+    c = jnp.maximum(jnp.linalg.norm(X, 2), 1)
+    return c, X / c, l1 / c, l2 / c / c
 
 
 def _check_shapes(X: jax.Array | np.ndarray, y: jax.Array | np.ndarray) -> None:

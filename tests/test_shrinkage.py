@@ -97,6 +97,14 @@ def test_features_of_zero_get_the_weight_0():
     np.testing.assert_array_equal(ista(jnp.zeros((4, 2)), jnp.ones(4), 0.1), 0)
 
 
+@pytest.mark.parametrize("size", [1e18, 1e30])
+def test_large_features_need_small_weights(size):
+    X, y = jnp.array([[size, 0], [0, -2 * size], [0, 0]]), jnp.array([3.0, 4.0, 1.0])
+    exact = np.array([3.0, -2.0]) / size
+    for w in (ista(X, y, 0.0), ista(X, y, 1e-3, 1e-3), ridge(X, y, 1e-3)):
+        np.testing.assert_allclose(w, exact, rtol=1e-5)
+
+
 def test_penalties_are_not_negative():
     with pytest.raises(InputError, match=r"l1 is -0\.1"):
         ista(jnp.ones((4, 2)), jnp.ones(4), -0.1)
