@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import gzip
 import io
+import itertools
 import json
 import shutil
 import tempfile
@@ -168,6 +169,16 @@ def _replay_seeds(folder: Path) -> list[bytes]:
     return written
 
 
+_replayed = itertools.count(1)
+
+
+def _read_replay(path: Path) -> None:
+    replay(path)
+    if next(_replayed) % 20 == 0:
+        # each network is a program of its own, and JAX keeps them all
+        jax.clear_caches()
+
+
 def _certificate_seeds(folder: Path) -> list[bytes]:
     path, out = folder / "c.json", io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     words = ["train", "--data", "circle", "--hidden", "2", "--epochs", "2", "--certificate", str(path)]
@@ -271,7 +282,7 @@ FORMATS = {
     "gradient": Format(_gradient_seeds, change_archive, ".npz", read_gradient),
     "model": Format(_model_seeds, change_sealed, ".npz", mlpjax.load),
     "checkpoint": Format(_checkpoint_seeds, change_sealed, ".npz", _read_checkpoint),
-    "replay": Format(_replay_seeds, change_sealed, ".npz", replay),
+    "replay": Format(_replay_seeds, change_sealed, ".npz", _read_replay),
     "certificate": Format(_certificate_seeds, change_json, ".json", read_certificate),
     "config": Format(_config_seeds, change_json, ".json", _read_config_text),
     "npy": Format(_npy_seeds, change_npy, ".npy", _read_npy),

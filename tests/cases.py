@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import oracle
+import pytest
 
 import mlpjax
 from mlpjax.cases import EXAMPLES as M
@@ -13,6 +14,11 @@ __all__ = ["Case", "all_pairs", "covering_array", "make_case", "sizes_of"]
 
 STEP = 1e-5
 KINK_MARGIN = 1e-3
+
+
+def one_fast_in(every, values):
+    """Values to parametrize a test by; of each so many, the first runs always, the others with what is slow."""
+    return [pytest.param(value, marks=pytest.mark.slow if i % every else ()) for i, value in enumerate(values)]
 
 
 def smooth_case(config, weight="none", train=True, m=M):

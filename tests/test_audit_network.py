@@ -217,6 +217,7 @@ def test_a_gradient_given_as_numbers():
 # --- the report -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_reads_well_and_round_trips():
     report = audited(PLAIN, scaled(1.01))
     text = str(report)

@@ -40,7 +40,7 @@ def crash(folder, after, **given):
         train(Checkpoints(folder, seconds=0), stop_after=after, **given)
 
 
-@pytest.mark.parametrize(("shared", "flops"), [(True, 1e99), (False, 0)])
+@pytest.mark.parametrize(("shared", "flops"), [(True, 1e99), pytest.param(False, 0, marks=pytest.mark.slow)])
 def test_what_crashed_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, shared, flops):
     # 0: members that have stopped are left out at once
     monkeypatch.setattr(population_loop, "COMPILE_FLOPS", flops)
@@ -58,6 +58,7 @@ def test_what_crashed_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, 
     assert all_bits(again) == all_bits(whole)
 
 
+@pytest.mark.slow
 def test_in_parts(tmp_path):
     # so little that each part is one member
     given = {"memory": 1, "alphas": ALPHAS[:2], "epochs": 3, "keys": jax.random.split(jax.random.key(1), 2)}
@@ -73,6 +74,7 @@ def noisy(alpha):
     return optax.chain(optax.add_noise(1e-3, 0.5, jax.random.key(5)), optax.sgd(alpha))
 
 
+@pytest.mark.slow
 def test_of_other_chunks_with_keys_and_a_member_that_diverges(tmp_path, monkeypatch):
     """Without a callback the epochs are one chunk; a member breaks in the update after the checkpoint."""
     monkeypatch.setattr(population_loop, "COMPILE_FLOPS", 0)
@@ -110,6 +112,7 @@ def test_a_member_that_breaks_in_the_last_update(tmp_path):
     ) == all_bits(results)
 
 
+@pytest.mark.slow
 def test_a_search_killed_in_its_first_group_is_compared_too(tmp_path):
     with pytest.raises(Killed):
         look(Checkpoints(tmp_path, seconds=0), stop_after=3)

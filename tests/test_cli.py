@@ -140,7 +140,12 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+SLOW_OPTIONS = ("augmentation", "rates of layers", "batch-norm of keras", "bfloat16", "penalties", "softmax")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_OPTIONS else ()) for name in OPTIONS]
+)
 def test_options(run, name):
     more, expected = OPTIONS[name]
     result = train(run, *own(*more)[1:])

@@ -9,9 +9,16 @@ import pytest
 import mlpjax
 
 MODULES = [info.name for info in pkgutil.walk_packages(mlpjax.__path__, "mlpjax.")]
+SLOW = {
+    "augment", "augment_vectors", "doctor", "faults", "faults_exercise", "initializers", "kfac", "logistic", "modes",
+    "networks", "one_hidden", "population", "r_operator", "signals", "softmax_regression", "sweep", "universal",
+    "vanishing",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n.removeprefix("mlpjax.") in SLOW else ()) for n in MODULES]
+)
 def test_examples(name):
     module = importlib.import_module(name)
     results = doctest.testmod(module, extraglobs={"mlpjax": mlpjax}, optionflags=doctest.ELLIPSIS)

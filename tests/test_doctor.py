@@ -129,6 +129,7 @@ def test_healthy(healthy):
     assert not {"targets", "batch_norm", "gradient"} & set(levels(healthy.verdicts))
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_verdicts(healthy):
     assert ring(valid_data=Batch(*circle(80, seed=1)), config={"dropout": 0.1, "l2": 1e-5}) == healthy
 
@@ -138,6 +139,7 @@ def test_sick_runs():
     assert [verdict.name for verdict in ring(config={"l2": 1.0}).causes] == ["penalty"]
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
     """A table on stdout, what is to be changed below it, and all of it as JSON; the exit code is that of success."""
     options = TrainOptions(data="gauss", hidden=(4,), lr=30.0, json=tmp_path / "r.json", dropout=(0.0,))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import one_fast_in
 
 import mlpjax
 from mlpjax import Config, passes
@@ -114,7 +115,11 @@ def test_every_fault_shows_and_is_no_other(x64, index):
         assert not same
 
 
-@pytest.mark.parametrize("fault", catalogue(), ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(f, marks=() if f.name in PEERS_13 else pytest.mark.slow) for f in catalogue()],
+    ids=lambda fault: fault.name,
+)
 def test_only_the_gradient_is_wrong(x64, fault):
     case = exercise_case(fault.exercise)
     (J, aux), wrong = case.call(faulty(fault))
@@ -140,7 +145,7 @@ def float32_case(exercise):
     return exercise_case(exercise._replace(config=config))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize("row", one_fast_in(4, ROWS), ids=str)
 def test_a_fault_that_applies_has_the_shapes_it_needs(row):
     sizes = (*row["sizes"][:-1], 1) if row["head"] == "binary" else row["sizes"]
     options = {name: row[name] for name in ("activation", "head", "batch_norm", "bias", "dropout", "l1", "l2")}
@@ -163,6 +168,7 @@ def test_the_kinks_of_every_table_are_there():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_thirteen_of_the_peers(x64):
     case = make_case(Config(sizes=(20, 16, 5), activation="tanh"), m=32)
     assert len(set(PEERS_13)) == 13

@@ -176,6 +176,7 @@ def test_integer_weights_are_multiplicities(x64, case, rng):
     assert_close(whole(weighted)[0], whole(copied)[0], rounding(weighted))
 
 
+@pytest.mark.slow
 @many
 @given(networks(), rngs, st.sampled_from((0.0, 1e6, np.nan, -np.inf)))
 def test_a_row_of_weight_0_is_absent(x64, case, rng, filler):

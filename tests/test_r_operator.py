@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import assert_close, covering_array, make_case, smooth_case
+from cases import assert_close, covering_array, make_case, one_fast_in, smooth_case
 from jax.flatten_util import ravel_pytree
 from test_glassbox import live_and_dead_products
 
@@ -100,13 +100,13 @@ def row_id(row):
     return "-".join(map(str, row.values()))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=row_id)
+@pytest.mark.parametrize("row", one_fast_in(4, ROWS), ids=row_id)
 def test_hessian_equals_autodiff(x64, row):
     """Every activation with every head, and every other pair of options."""
     assert_hessian(row_case(row))
 
 
-@pytest.mark.parametrize("row", ROWS_OF_G, ids=row_id)
+@pytest.mark.parametrize("row", one_fast_in(3, ROWS_OF_G), ids=row_id)
 def test_gauss_newton_equals_autodiff(x64, row):
     assert_gauss_newton(row_case(row))
 

@@ -39,6 +39,7 @@ def result(speed, tmp_path_factory):
     return json.loads(target.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_json_has_every_round(result):
     record = result["cpu"]["workloads"]["tiny"]
     assert record["steps"] == 2 * 32

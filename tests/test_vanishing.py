@@ -100,6 +100,7 @@ def test_signals_without_a_hidden_layer():
     np.testing.assert_allclose(signals.dz_norm, [np.sqrt(4 * 0.125**2)])
 
 
+@pytest.mark.slow
 def test_depth():
     """σ loses a factor of about 4 per layer, ReLU keeps the size under He's weights and not under variance 1/n."""
     sigmoid, relu = (deep_signals(name, 20).dz_norm for name in ("sigmoid", "relu"))
