@@ -66,6 +66,8 @@ def explore(options: Options, name: str, folder: Path) -> dict[str, Any]:
     while (left := end - time.monotonic()) > 1:
         place = folder / name / f"seed-{seed}"
         died = watch(name, seed, left, place)
+        if not (place / "report.json").exists():
+            raise SystemExit(f"{name} did not begin: see {place / 'log.txt'}")
         done = json.loads((place / "report.json").read_text(encoding="utf-8"))
         if died:
             done["findings"].append({"what": died, "where": "process", "input": str(place / "work")})
