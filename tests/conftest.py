@@ -36,6 +36,6 @@ def few_memory_maps():
     """Forget compiled programs before their memory maps reach the system's limit, 65,530: beyond, XLA crashes."""
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+    if maps.exists() and maps.read_bytes().count(b"\n") > 10_000:
         jax.clear_caches()
         gc.collect()
