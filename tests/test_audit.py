@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import one_fast_in
 
 from mlpjax import InputError, check_gradients
 
@@ -181,6 +182,7 @@ def test_a_small_leaf_is_not_hidden_by_a_large_one():
     assert verdicts(report) == ["agrees", "wrong"]
 
 
+@pytest.mark.slow
 def test_a_leaf_whose_gradient_vanishes_by_cancellation_is_right():
     """Softmax gradients sum to zero: what is left of db under a constant shift is rounding, not a mistake."""
 
@@ -231,6 +233,7 @@ def test_a_kink_that_a_step_crosses_excuses_the_differences_only(distance):
     assert not quick(relu_sum, lambda x: at_zero(0.0)(x).at[1].multiply(0.9), x).ok
 
 
+@pytest.mark.slow
 def test_where_kinks_meet_both_modes_have_to_agree():
     """relu(x) − relu(−x) is x, and autodiff's derivative at 0 is 0: told apart from a wrong formula."""
 
@@ -437,7 +440,7 @@ STIFF = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STIFF)
+@pytest.mark.parametrize("name", one_fast_in(len(STIFF), STIFF))
 def test_differences_that_do_not_resolve_a_function_accuse_nobody(name):
     g, x = STIFF[name]
     report = quick(g, jax.grad(g), x)

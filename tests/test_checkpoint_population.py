@@ -154,6 +154,7 @@ def found(search):
     )
 
 
+@pytest.mark.slow
 def test_a_search_goes_on(tmp_path):
     whole = look()
     # after the call before the first, three in it: so in the third group

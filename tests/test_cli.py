@@ -140,7 +140,16 @@ OPTIONS = {
 }
 
 
-SLOW_OPTIONS = ("augmentation", "rates of layers", "batch-norm of keras", "bfloat16", "penalties", "softmax")
+SLOW_OPTIONS = (
+    "augmentation",
+    "rates of layers",
+    "batch-norm of keras",
+    "bfloat16",
+    "penalties",
+    "softmax",
+    "activations",
+    "test part",
+)
 
 
 @pytest.mark.parametrize(
@@ -730,6 +739,7 @@ def test_mnist(run):
     assert mlpjax.load("m.npz").preprocessing.kind == "minmax"
 
 
+@pytest.mark.slow
 def test_all_of_a_set_with_a_test_part_of_its_own_is_both_parts(run):
     rng = np.random.default_rng(0)
     parts = {"x": rng.normal(size=(12, 2)), "y": np.arange(12) % 2, "x_test": rng.normal(size=(5, 2))}
@@ -759,6 +769,7 @@ def test_debug_nans_of_a_finite_run(run):
     assert "it is the file of --save too" in run(*own("--save", "f.npz", "--debug-nans", "f.npz")).err
 
 
+@pytest.mark.slow
 def test_doctor(run):
     command = ("train", "--data", "gauss", "--hidden", 8, "--lr", 30, "--optimizer", "sgd", "--doctor")
     ran = run(*command, "--json", "r.json")

@@ -56,6 +56,7 @@ def test_this_package(run, few):
     assert all(kink["ok"] for kink in result["kinks"])
 
 
+@pytest.mark.slow
 def test_a_wrong_formula_in_this_package_is_found(run, few, monkeypatch):
     """A derivative wrong by 0.05 %, and a pinned value: exit code 1, the network and the leaf are shown."""
     f = ACTIVATIONS["relu"].f

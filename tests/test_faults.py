@@ -188,6 +188,7 @@ def test_random_exercises(x64):
         assert all(2 <= n <= 9 for n in case.config.sizes[:-1])
 
 
+@pytest.mark.slow
 def test_random_exercises_come_from_the_seed(x64):
     fault = FAULTS["derivative-of-a"]
     first, again, other = (random_exercise(fault, seed) for seed in (0, 0, 2))

@@ -339,6 +339,7 @@ def test_compiled_it_is_the_same_tree(x64):
     assert_close(compiled, t, 1e-12)
 
 
+@pytest.mark.slow
 def test_a_population_in_one_call(x64):
     """Configs with rates and strengths of their own, under `vmap`: each member is what it is alone."""
     base = CASES["multiclass"][0]
@@ -395,6 +396,7 @@ def test_backward_does_not_even_load_it():
     assert result.stdout.strip() == "[True, False]"
 
 
+@pytest.mark.slow
 def test_float32_with_products_in_bfloat16():
     """What is computed a second time, z before batch-norm, is computed as it was."""
     case = make_case(Config(sizes=(3, 6, 2), batch_norm=True, compute_dtype="bfloat16"))

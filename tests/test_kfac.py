@@ -53,7 +53,7 @@ def factors_of_each(config, params, state, batch):
     return jax.vmap(of)(jnp.eye(len(batch.x))), of(batch.weight)
 
 
-SLOW = ("binary", "regression", "regression_relu")
+SLOW = ("binary", "multilabel", "regression", "regression_relu")
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_networks_cover_the_tables():
     assert {name for names, _ in NETWORKS.values() for name in names} == set(ACTIVATIONS)
 
 
-SLOW = ("binary", "multiclass", "regression_relu")
+SLOW = ("binary", "multilabel", "multiclass", "regression_relu")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ def same(result, expected, rtol):
 
 
 @pytest.mark.parametrize("order_key", [None, ORDER], ids=["own", "shared"])
-@pytest.mark.parametrize("configs", [MEMBERS, MIXED], ids=["one group", "two groups"])
+@pytest.mark.parametrize(
+    "configs", [MEMBERS, pytest.param(MIXED, marks=pytest.mark.slow)], ids=["one group", "two groups"]
+)
 def test_members_are_those_trained_alone(x64, configs, order_key):
     results = fit_these(configs, epochs=3, order_key=order_key)
     for i in range(N):

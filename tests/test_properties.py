@@ -184,6 +184,7 @@ def test_a_row_of_weight_0_is_absent(x64, case, rng, filler):
     assert_close(whole(with_absent(case, rng, filler))[0], whole(case)[0], rounding(case))
 
 
+@pytest.mark.slow
 @many
 @given(networks((*NORMED[:3], PLAIN[-1])))
 def test_padding_is_neutral(x64, case):

@@ -58,6 +58,7 @@ def trained(case, name):
     return jax.device_get((end.params, end.state, report.J))
 
 
+@pytest.mark.slow
 @EVERY_OPTIMISER
 @few
 @given(st.data(), rngs)

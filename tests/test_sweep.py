@@ -223,6 +223,7 @@ def test_shapes_rules_and_batch_sizes_train_in_groups(monkeypatch):
 RATES = [POINT | {"lr": lr} for lr in (0.01, 0.1, 0.03)]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_goes_in_parts_with_the_same_result():
     whole = search(RATES, TRAIN, VALID, epochs=2, keys=KEYS, order_key=ORDER)
     seen = []
