@@ -103,11 +103,11 @@ def _read_config(text: str) -> Config:
         try:
             with open_file(text) as file:
                 content = file.read(MOST_CONFIG_BYTES + 1)
+            if len(content) > MOST_CONFIG_BYTES:
+                raise ConfigError(f"{source}: has more than {MOST_CONFIG_BYTES:,} bytes: expected a config as JSON")
             text = content.decode()
         except UnicodeDecodeError:
             raise ConfigError(f"{source}: is not a text file: expected a config as JSON") from None
-        if len(content) > MOST_CONFIG_BYTES:
-            raise ConfigError(f"{source}: has more than {MOST_CONFIG_BYTES:,} bytes: expected a config as JSON")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:  # a long number, deep nesting

@@ -198,7 +198,7 @@ class Config:
             _check_range("dropout rate", rate, 0.0, 1.0, "a probability of dropping in [0, 1)")
         for name in ("l1", "l2"):
             # float32, which the network may have, holds no more
-            _check_range(name, getattr(self, name), 0.0, 3.4e38, "a finite number ≥ 0, at most 3.4e38")
+            _check_range(name, getattr(self, name), 0.0, 3.4e38, "a finite number ≥ 0, below 3.4e38")
 
 
 def _sizes(sizes: Any) -> tuple[int, ...]:

@@ -78,7 +78,8 @@ def read_sealed(kind: Kind, path: str | os.PathLike[str]) -> tuple[dict[str, Any
         size = file.seek(0, os.SEEK_END)
         file.seek(-min(size, _TAIL), os.SEEK_END)
         _check_tag(kind, file.read(_TAIL), name)
-        if 2 * size > (memory := machine_bytes() or 2 * size):
+        memory = machine_bytes()
+        if memory is not None and 2 * size > memory:
             raise kind.error(
                 f"{name}: has {size / 1e9:,.0f} GB, of which two copies are needed: this machine has "
                 f"{memory / 1e9:,.0f} GB; read it on one with more memory"

@@ -185,8 +185,11 @@ def _check_least_squares(X: jax.Array, y: jax.Array, l1: float, l2: float) -> in
 
 
 def _scaled(X: jax.Array, l1: float, l2: float) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """c = max(‖X‖₂, 1), and the same problem in c w, in which no square of a large X overflows."""
-    c = jnp.maximum(jnp.linalg.norm(X, 2), 1)
+    """c = max(|X|, 1), and the same problem in c w, in which no square of a large X overflows.
+
+    The solution does not depend on c, and no derivative is taken of it.
+    """
+    c = jax.lax.stop_gradient(jnp.max(jnp.abs(X), initial=1))
     return c, X / c, l1 / c, l2 / c / c
 
 

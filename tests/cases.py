@@ -40,7 +40,10 @@ def leaf_errors(got, expected):
     leaves = jax.tree_util.tree_leaves_with_path(got)
     others = jax.tree_util.tree_leaves_with_path(expected)
     assert [path for path, _ in leaves] == [path for path, _ in others]
-    pairs = [(path, np.asarray(a, np.float64), np.asarray(b, np.float64)) for (path, a), (_, b) in zip(leaves, others, strict=True)]  # fmt: skip  # noqa: E501
+    pairs = [
+        (path, np.asarray(a, np.float64), np.asarray(b, np.float64))
+        for (path, a), (_, b) in zip(leaves, others, strict=True)
+    ]
     tree_scale = max([np.abs(leaf).max(initial=0) for _, *both in pairs for leaf in both], default=0.0)
     errors = {}
     for path, a, b in pairs:

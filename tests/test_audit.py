@@ -327,7 +327,10 @@ def test_values_that_are_not_finite_are_named_with_the_oracle():
     report = quick(lambda x: jnp.sum(x**2), lambda x: (2 * x).at[2].set(jnp.nan), X)
     (leaf,) = report.leaves
     assert (leaf.verdict, leaf.oracle, leaf.index, leaf.wrong) == ("not finite", "hand", (2,), 1)
-    root = lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(jnp.abs(x)), 0))  # noqa: E731
+
+    def root(x):
+        return jnp.sum(jnp.where(x > 0, jnp.sqrt(jnp.abs(x)), 0))
+
     (leaf,) = quick(root, lambda x: jnp.array([0.5, 0.0]), np.array([1.0, 0.0])).leaves
     assert (leaf.verdict, leaf.oracle, leaf.index, leaf.wrong) == ("not finite", "reverse", (1,), 1)
     json.loads(report.to_json(), parse_constant=pytest.fail)

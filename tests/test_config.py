@@ -70,7 +70,7 @@ BAD = [
     ({"l1": True}, ["l1 is True"]),
     ({"l2": -1}, ["l2 is -1"]),
     ({"l2": float("nan")}, ["l2 is nan"]),
-    ({"l1": 1e39}, ["l1 is 1e+39", "at most 3.4e38"]),
+    ({"l1": 1e39}, ["l1 is 1e+39", "below 3.4e38"]),
     ({"l2": np.array([0.1, -0.1])}, ["l2 is array"]),
     ({"l2": [0.1]}, ["l2 is [0.1]"]),
     ({"param_dtype": "bfloat16"}, ["unknown param_dtype 'bfloat16'", "float32, float64"]),

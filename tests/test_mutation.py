@@ -1,5 +1,6 @@
 """The tester is tested: one formula at a time is made wrong, and the proofs of `cases` have to notice."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -130,7 +131,7 @@ def head_and_penalty_backward():
         HEADS, "binary", "loss",
         lambda z, y: jnp.sum(jnp.maximum(z, 0) - y * z + jnp.log1p(jnp.exp(-jnp.abs(z))), axis=1),
     )  # fmt: skip
-    zeros = lambda: make_case(Config(sizes=(3, 1), head="binary", init="zeros", bias=False))  # noqa: E731
+    zeros = functools.partial(make_case, Config(sizes=(3, 1), head="binary", init="zeros", bias=False))
     yield Mutant("binary.loss with max and |z|, wrong at 0", HEADS, "binary", wrong, zeros)
     yield from field_mutants(PENALTIES, "df", PENALISED.__getitem__)
     for name in PENALTIES:

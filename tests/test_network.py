@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from cases import (
     all_pairs,
@@ -171,7 +172,6 @@ def test_forward_gives_the_scores_of_loss(x64):
 
 
 def test_apply_update_adds_the_updates():
-    optax = pytest.importorskip("optax")
     case = make_case(Config(sizes=(3, 6, 2), head="regression", activation="prelu"))
     _, grads = case.call(mlpjax.backward)
     optimizer = optax.sgd(0.1)

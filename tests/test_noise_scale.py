@@ -121,7 +121,8 @@ def test_where_gradient_and_noise_cannot_be_told_apart(x64):
     params = (mlpjax.Layer(W=jnp.array([[0.0]])),)
     got = gradient_statistics(config, params, (), Batch(np.ones((2, 1)), np.array([1.0, -1.0])))
     np.testing.assert_allclose([got.trace, got.square_norm, got.noise_scale], [2.0, -1.0, np.inf])
-    np.testing.assert_array_equal(noise_scale(jnp.array([1.0, 1.0, np.nan]), jnp.array([0.0, np.nan, 1.0])), [np.inf, np.nan, np.nan])  # fmt: skip  # noqa: E501
+    scales = noise_scale(jnp.array([1.0, 1.0, np.nan]), jnp.array([0.0, np.nan, 1.0]))
+    np.testing.assert_array_equal(scales, [np.inf, np.nan, np.nan])
 
 
 def test_fewer_than_two_rows(x64):

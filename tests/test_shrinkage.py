@@ -105,6 +105,15 @@ def test_large_features_need_small_weights(size):
         np.testing.assert_allclose(w, exact, rtol=1e-5)
 
 
+def test_the_scale_has_no_derivative(x64, data):
+    """d Σw/dX by autodiff is that by differences, also of the largest |X|, by which it is divided."""
+    X, y = (jnp.asarray(value) for value in data)
+    at = np.unravel_index(np.argmax(np.abs(X)), X.shape)
+    got = jax.grad(lambda X: ridge(X, y, 0.1).sum())(X)[at]
+    up, down = (ridge(X.at[at].add(h), y, 0.1).sum() for h in (1e-5, -1e-5))
+    np.testing.assert_allclose(got, (up - down) / 2e-5, rtol=1e-7)
+
+
 def test_penalties_are_not_negative():
     with pytest.raises(InputError, match=r"l1 is -0\.1"):
         ista(jnp.ones((4, 2)), jnp.ones(4), -0.1)

@@ -179,8 +179,13 @@ def reg_contours() -> tuple[Claim, ...]:
 
     def constrained(room: Any) -> np.ndarray:
         problem = {"type": "ineq", "fun": room}
-        cost = lambda w: np.mean((X @ w - y) ** 2) / 2  # noqa: E731
-        return minimize(cost, [0.1, 0.1], method="SLSQP", constraints=[problem], options={"ftol": 1e-14}).x
+        return minimize(
+            lambda w: np.mean((X @ w - y) ** 2) / 2,
+            [0.1, 0.1],
+            method="SLSQP",
+            constraints=[problem],
+            options={"ftol": 1e-14},
+        ).x
 
     lasso, small = np.asarray(ista(X, y, 0.8)), np.asarray(ridge(X, y, 0.8))
     # |w| split into w⁺ and w⁻ is not needed: at the contact w₁ > 0
